@@ -1,0 +1,330 @@
+"""LoftUp: features of a backbone, upsampled to the pixels of the image that guides them.
+
+Huang et al., "LoftUp: Learning a Coordinate-Based Feature Upsampler for Vision Foundation
+Models", ICCV 2025, arXiv:2504.14032. Every pixel is a query built from its position and colour;
+the queries read the low-resolution features through two cross-attention layers. Module names
+follow the official checkpoints, which load strictly.
+
+Shapes: B batch, C feature channels, h w low-resolution grid, H W image pixels, D = C + 20 working
+width, n heads, d = D / n, N queries.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+GUIDE_SIGNALS, GUIDE_FREQUENCIES = 5, 20  # row, column, r, g, b
+GRID_SIGNALS, GRID_FREQUENCIES = 2, 5  # row, column
+GUIDE_CHANNELS = 2 * GUIDE_SIGNALS * GUIDE_FREQUENCIES + 3
+GRID_CHANNELS = 2 * GRID_SIGNALS * GRID_FREQUENCIES
+HEADS = 4
+LAYERS = 2
+_HALO = 2  # reach of the two 3x3 convolutions, pixels
+
+
+class Window(NamedTuple):
+    """A rectangle of the guide image, pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+class LoftUp(nn.Module):
+    """The upsampler with its channel norm; `load_state_dict` takes the official dict."""
+
+    # Without gradients the image is worked through in strips of rows of about this many pixels
+    # (times batch), and of at most this many attention weights, so memory does not grow with it.
+    chunk_pixels = 32_768
+    chunk_attention = 2**27
+
+    def __init__(self, dim: int) -> None:
+        """`dim` is C, the channels of the features; C + 20 must be a multiple of the 4 heads."""
+        super().__init__()
+        if dim < 1 or (dim + GRID_CHANNELS) % HEADS:
+            raise ValueError(f"LoftUp needs a positive multiple of {HEADS} channels, got {dim}")
+        self.dim = dim
+        self.channelnorm = ChannelNorm(dim)
+        self.upsampler = _Upsampler(dim)
+
+    def forward(
+        self,
+        features: Tensor,
+        image: Tensor,
+        window: tuple[int, int, int, int] | None = None,
+    ) -> Tensor:
+        """Upsample `features` to the image, or to a window of it.
+
+        Args:
+            features: (B, C, h, w), as the backbone gives them (no L2 normalisation).
+            image: (B, 3, H, W) in any range: only positions and min-max scaled colours count.
+            window: (top, left, height, width) in pixels of `image`; None is the whole image. Gives
+                the same values as cutting the whole output, at the window's cost (exact in eval
+                mode; in training mode the batch norms see the window and its halo alone).
+
+        Returns:
+            (B, C, H, W), or (B, C, height, width) with a window. The values live in the space of
+            `channelnorm`; see `restore_text_space`.
+        """
+        self._check(features, image)
+        height, width = image.shape[2:]
+        window = Window(0, 0, height, width) if window is None else Window(*window)
+        if not (
+            0 <= window.top < window.top + window.height <= height
+            and 0 <= window.left < window.left + window.width <= width
+        ):
+            raise ValueError(f"{window} does not lie inside the {height}x{width} image")
+
+        net = self.upsampler
+        context = net.encode_context(self.channelnorm(features.to(net.dtype)))
+        keys_values = net.ca_transformer.keys_values(context)
+        scaled = scale_colours(image)
+        if torch.is_grad_enabled() or self.training:
+            return net(keys_values, scaled, window)
+
+        batch, tokens = context.shape[:2]
+        pixels = min(self.chunk_pixels // batch, self.chunk_attention // (batch * HEADS * tokens))
+        rows = max(1, pixels // window.width)
+        if rows >= window.height:
+            return net(keys_values, scaled, window)
+        output = None
+        for start in range(0, window.height, rows):
+            strip = window._replace(
+                top=window.top + start, height=min(rows, window.height - start)
+            )
+            part = net(keys_values, scaled, strip)
+            if output is None:
+                output = part.new_empty(batch, self.dim, window.height, window.width)
+            output[:, :, start : start + strip.height] = part
+        return output
+
+    def encode_guide(self, image: Tensor) -> Tensor:
+        """The Fourier encoding of a whole guide image: (B, 3, H, W) -> (B, 203, H, W) float32."""
+        scaled = scale_colours(image)
+        return self.upsampler.encode_guide(scaled, Window(0, 0, *image.shape[2:]))
+
+    def _check(self, features: Tensor, image: Tensor) -> None:
+        if features.ndim != 4 or features.shape[1] != self.dim:
+            raise ValueError(
+                f"features must have shape (B, {self.dim}, h, w) for this LoftUp, got "
+                f"{tuple(features.shape)}"
+            )
+        if image.ndim != 4 or image.shape[1] != 3 or image.shape[0] != features.shape[0]:
+            raise ValueError(
+                f"image must have shape ({features.shape[0]}, 3, H, W), got {tuple(image.shape)}"
+            )
+
+
+def restore_text_space(upsampled: Tensor, lr_features: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """Undo the channel norm, so that upsampled features compare with text vectors again.
+
+    LoftUp's output lives in the channel-normalised space. With the norm's weight w and bias b, and
+    each low-resolution location's mean μ and deviation σ brought bilinearly to the pixels,
+    ((y − b) / w) · σ + μ is back in the backbone's own (for CLIP: the joint) space.
+
+    Args:
+        upsampled: (B, C, H, W), LoftUp's output.
+        lr_features: (B, C, h, w), the features it was given.
+        norm: `loftup.channelnorm.norm`.
+
+    Returns:
+        (B, C, H, W) float32.
+    """
+    variance, mean = torch.var_mean(lr_features.float(), dim=1, keepdim=True, correction=0)
+    statistics = torch.cat([(variance + norm.eps).sqrt(), mean], dim=1)  # (B, 2, h, w)
+    statistics = F.interpolate(statistics, upsampled.shape[2:], mode="bilinear")
+    deviation, mean = statistics.split(1, dim=1)  # (B, 1, H, W) each
+    weight, bias = (p.float()[:, None, None] for p in (norm.weight, norm.bias))
+    return (upsampled.float() - bias) / weight * deviation + mean
+
+
+def scale_colours(image: Tensor) -> Tensor:
+    """Min-max scale every channel of every image to [-0.5, 0.5]; (B, 3, H, W) float32.
+
+    Per image, not per batch as in the published code, so that a result does not depend on what
+    else is in the batch. The order of operations is part of the numbers: frequencies up to e^10
+    turn one float32 rounding into a phase error of 1e-3.
+    """
+    image = image.float()
+    low, high = image.amin((2, 3), keepdim=True), image.amax((2, 3), keepdim=True)
+    return (image - low) / (high - low).clamp_min(1e-4) - 0.5
+
+
+class ChannelNorm(nn.Module):
+    """LayerNorm over the channels of (B, C, H, W), at every location."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = _ChannelLayerNorm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x)
+
+
+class _ChannelLayerNorm(nn.LayerNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class FourierFeatures(nn.Module):
+    """Sines and cosines of signals at log-spaced frequencies, with learned phases."""
+
+    def __init__(self, signals: int, frequencies: int) -> None:
+        super().__init__()
+        self.biases = nn.Parameter(torch.randn(2, signals, frequencies))
+
+    def forward(self, signals: Tensor) -> Tensor:
+        """(B, S, H, W) float32 -> (B, 2·S·F, H, W): all sines, then all cosines, index S·f + s."""
+        _, count, steps = self.biases.shape
+        frequencies = torch.linspace(-2, 10, steps, device="cpu").exp().to(signals.device)
+        # Checkpoints hold (S, F) tables whose *reshaping*, not transposing, gives (F, S).
+        phases = self.biases.float().reshape(2, steps, count, 1, 1)
+        waves = signals[:, None] * frequencies[:, None, None, None]  # (B, F, S, H, W)
+        sines, cosines = (waves + phases[0]).sin(), (waves + phases[1]).cos()
+        return torch.cat([sines.flatten(1, 2), cosines.flatten(1, 2)], dim=1)
+
+
+def _coordinates(height: int, width: int, device: torch.device) -> Tensor:
+    """Row and column positions in [-1, 1], (2, H, W) float32.
+
+    Made on the CPU: devices round linspace differently, which the high frequencies would amplify.
+    """
+    rows = torch.linspace(-1, 1, height, device="cpu")
+    columns = torch.linspace(-1, 1, width, device="cpu")
+    return torch.stack(torch.meshgrid(rows, columns, indexing="ij")).to(device)
+
+
+class _Upsampler(nn.Module):
+    """Queries from the guide, context from the features, cross-attention, output projection."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        width = dim + GRID_CHANNELS
+        # Index 0 is the colour scaling, which has no parameters and is done once per image.
+        self.fourier_feat = nn.Sequential(
+            nn.Identity(), FourierFeatures(GUIDE_SIGNALS, GUIDE_FREQUENCIES)
+        )
+        self.first_conv = nn.Sequential(
+            ChannelNorm(GUIDE_CHANNELS),
+            nn.Conv2d(GUIDE_CHANNELS, width, 3, padding=1),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+        )
+        self.lr_pe = FourierFeatures(GRID_SIGNALS, GRID_FREQUENCIES)
+        self.ca_transformer = _CrossAttentionTransformer(width, dim)
+        self.final_conv = nn.Sequential(
+            nn.Conv2d(width, dim, 1), _ChannelLayerNorm(dim, eps=1e-6)
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.final_conv[0].weight.dtype
+
+    def forward(
+        self, keys_values: list[tuple[Tensor, Tensor]], scaled: Tensor, window: Window
+    ) -> Tensor:
+        """Upsampled features (B, C, height, width) of one window of the scaled image."""
+        # The convolutions run on the window plus their reach, cut at the image border, where their
+        # zero padding is the real one. Values spoilt by padding elsewhere are within the halo.
+        top, left = max(0, window.top - _HALO), max(0, window.left - _HALO)
+        bottom = min(scaled.shape[2], window.top + window.height + _HALO)
+        right = min(scaled.shape[3], window.left + window.width + _HALO)
+        guide = self.encode_guide(scaled, Window(top, left, bottom - top, right - left))
+        queries = self.first_conv(guide.to(self.dtype))
+        top, left = window.top - top, window.left - left
+        queries = queries[:, :, top : top + window.height, left : left + window.width]
+
+        x = queries.flatten(2).transpose(1, 2)  # (B, N, D)
+        x = self.ca_transformer(x, keys_values)
+        x = x.transpose(1, 2).unflatten(2, (window.height, window.width))
+        return self.final_conv(x)
+
+    def encode_guide(self, scaled: Tensor, window: Window) -> Tensor:
+        """Guide encoding (B, 203, height, width) float32 of a window, whatever autocast says."""
+        rows = slice(window.top, window.top + window.height)
+        columns = slice(window.left, window.left + window.width)
+        with torch.autocast(scaled.device.type, enabled=False):
+            colours = scaled[:, :, rows, columns]
+            where = _coordinates(*scaled.shape[2:], scaled.device)[:, rows, columns]
+            signals = torch.cat([where.expand(len(scaled), -1, -1, -1), colours], dim=1)
+            return torch.cat([self.fourier_feat(signals), colours], dim=1)
+
+    def encode_context(self, features: Tensor) -> Tensor:
+        """Channel-normalised features (B, C, h, w) with their positions: (B, h·w, D)."""
+        with torch.autocast(features.device.type, enabled=False):
+            where = self.lr_pe(_coordinates(*features.shape[2:], features.device)[None])
+        where = where.to(features.dtype).expand(len(features), -1, -1, -1)
+        return torch.cat([features, where], dim=1).flatten(2).transpose(1, 2)
+
+
+class _CrossAttentionTransformer(nn.Module):
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.ModuleList([_CrossAttention(width), _FeedForward(width, hidden)])
+            for _ in range(LAYERS)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def keys_values(self, context: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Every layer's keys and values, the same for all queries."""
+        return [attention.keys_values(context) for attention, _ in self.layers]
+
+    def forward(self, x: Tensor, keys_values: list[tuple[Tensor, Tensor]]) -> Tensor:
+        for (attention, feed_forward), (keys, values) in zip(
+            self.layers, keys_values, strict=True
+        ):
+            x = x + attention(x, keys, values)
+            x = x + feed_forward(x)
+        return self.norm(x)
+
+
+class _CrossAttention(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm_q = nn.LayerNorm(width)
+        self.norm_kv = nn.LayerNorm(width)
+        # Holds the parameters; its forward would project keys and values anew for every strip.
+        self.attention = nn.MultiheadAttention(width, HEADS, batch_first=True)
+
+    def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, h·w, D) -> keys and values (B, n, h·w, d), d padded."""
+        context = self.norm_kv(context)
+        return self._project(context, 1), self._project(context, 2)
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        queries = self._project(self.norm_q(x), 0)
+        head = x.shape[2] // HEADS
+        mixed = F.scaled_dot_product_attention(queries, keys, values, scale=head**-0.5)
+        mixed = mixed[..., :head].transpose(1, 2).flatten(2)  # (B, N, D)
+        return self.attention.out_proj(mixed)
+
+    def _project(self, x: Tensor, part: int) -> Tensor:
+        weight = self.attention.in_proj_weight.chunk(3)[part]
+        bias = self.attention.in_proj_bias.chunk(3)[part]
+        x = F.linear(x, weight, bias).unflatten(2, (HEADS, -1)).transpose(1, 2)  # (B, n, N, d)
+        # d = 133 for CLIP: zeros up to a multiple of 8 change nothing and allow the attention
+        # kernels that do not store the whole matrix.
+        return F.pad(x, (0, -x.shape[3] % 8))
+
+
+class _FeedForward(nn.Module):
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        # Index 3 is a dropout in the published training code.
+        self.net = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, hidden),
+            nn.GELU(),
+            nn.Identity(),
+            nn.Linear(hidden, width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
