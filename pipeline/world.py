@@ -153,7 +153,7 @@ def place_sprite(
     """Scale, turn and move a glyph onto an empty canvas.
 
     Args:
-        sprite: (h, w, 4) uint8 RGBA.
+        sprite: (h, w, 4) RGBA in 0…255.
         size: (H, W) of the canvas.
         centre: (x, y) of the glyph's middle on the canvas, pixels.
         side: its longer side there, pixels.
@@ -217,7 +217,7 @@ def render_scene(
     for _ in range(int(rng.integers(objects[0], objects[1] + 1))):
         noun = pool[int(rng.integers(len(pool)))]
         glyphs = world.sprites[noun]
-        sprite = glyphs[int(rng.integers(len(glyphs)))]
+        sprite = _relight(glyphs[int(rng.integers(len(glyphs)))], rng)
         for _attempt in range(4):
             length = float(np.exp(rng.uniform(np.log(side[0]), np.log(side[1]))))
             centre = (
@@ -238,8 +238,7 @@ def render_scene(
                 break
         else:
             continue
-        colour = _relight(pasted[..., :3], pasted[..., 3:], rng)
-        image = image * (1 - pasted[..., 3:]) + colour
+        image = image * (1 - pasted[..., 3:]) + pasted[..., :3]
         instances[covers] = len(placed) + 1
         placed.append(noun)
         areas = [left - cut for left, cut in zip(areas, hidden.tolist(), strict=True)]
@@ -249,11 +248,12 @@ def render_scene(
     )
 
 
-def _relight(colour: np.ndarray, alpha: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Brightness, contrast and a slight tint of one glyph; colour is premultiplied."""
+def _relight(sprite: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Brightness, contrast and a slight tint of one RGBA glyph, (h, w, 4) float32."""
+    out = sprite.astype(np.float32)
     gain = rng.uniform(0.7, 1.2) * rng.uniform(0.93, 1.07, 3)
-    offset = rng.uniform(-20, 20)
-    return np.clip(colour * gain.astype(np.float32) + np.float32(offset) * alpha, 0, 255 * alpha)
+    out[..., :3] = np.clip(out[..., :3] * gain + rng.uniform(-20, 20), 0, 255)
+    return out
 
 
 def _expose(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
