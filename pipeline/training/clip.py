@@ -1,0 +1,301 @@
+"""Train the tiny CLIP: an open_clip CLIP with a small ViT/16, on rendered scenes.
+
+CLIP's own objective (image and caption agree) is kept, but a few core-hours of it give no dense
+features. Most of the signal is therefore supervision from the exact masks, through the very path
+the segmenter uses: every patch, and every object's region, must be nearest to its own name among
+the names of all things and surfaces of the world. The two other attention variants get the patch
+term at a smaller weight, so that all three can be compared.
+
+Shapes: B images, P patches of one image, Q names (one per class), C joint width.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import open_clip
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.clip_dense import dense_features, forward_trunk, last_block, project
+from models.text import DEFAULT_TEMPLATES, encode_texts, encode_words
+
+from ..world import VOC_NOUNS, Scene, World, load_world, render_scene
+from .loop import MovingAverage, Run
+
+logger = logging.getLogger(__name__)
+
+SIDE, PATCH = 224, 16
+PLAIN_TEMPLATES = ("{}", "a {}", "a photo of a {}.", "the {}")
+BACKGROUND = ("background", "backdrop")
+EVAL_NOUNS = (*VOC_NOUNS, "tree", "building")
+
+
+class Names:
+    """The classes of the world, things first, and the random texts that stand for them."""
+
+    def __init__(self, world: World, tokenizer, rng: np.random.Generator) -> None:
+        self.things = world.nouns
+        self.names = [*world.names.values(), *world.stuff]
+        self.index = {noun: i for i, noun in enumerate(world.nouns)}
+        self.stuff = len(world.nouns)
+        self.tokenizer, self.rng = tokenizer, rng
+        self._tokens: dict[str, Tensor] = {}
+
+    def text(self, name: str) -> str:
+        if self.rng.random() < 0.5:
+            template = DEFAULT_TEMPLATES[int(self.rng.integers(len(DEFAULT_TEMPLATES)))]
+            return template(name)
+        return str(self.rng.choice(PLAIN_TEMPLATES)).format(name)
+
+    def any_name(self, i: int) -> str:
+        """The label itself every other time, else any of its other names."""
+        names = self.names[i]
+        return names[0] if self.rng.random() < 0.4 else names[int(self.rng.integers(len(names)))]
+
+    def tokens(self, texts: list[str]) -> Tensor:
+        for text in texts:
+            if text not in self._tokens:
+                self._tokens[text] = self.tokenizer([text])[0]
+        return torch.stack([self._tokens[text] for text in texts])
+
+    def draw(self) -> tuple[Tensor, bool]:
+        """Tokens (Q, L), one text per class; and whether all surfaces share the last text."""
+        merged = bool(self.rng.random() < 0.3)
+        chosen = [self.any_name(i) for i in range(self.stuff if merged else len(self.names))]
+        if merged:
+            chosen.append(str(self.rng.choice(BACKGROUND)))
+        return self.tokens([self.text(name) for name in chosen]), merged
+
+
+def training_scene(world: World, rng: np.random.Generator) -> Scene:
+    """A window as the segmenter sees them: at most half the time an enlarged part of a scene."""
+    nouns = EVAL_NOUNS if rng.random() < 0.4 else None
+    scene = render_scene(
+        world, rng, size=(SIDE, SIDE), objects=(3, 9), nouns=nouns, side=(16.0, 150.0)
+    )
+    if rng.random() < 0.5:
+        return scene
+    part = round(SIDE / rng.uniform(1.0, 1.7))
+    top, left = rng.integers(0, SIDE - part + 1, 2)
+    area = np.s_[top : top + part, left : left + part]
+
+    def enlarge(array: np.ndarray, how: int) -> np.ndarray:
+        return cv2.resize(np.ascontiguousarray(array[area]), (SIDE, SIDE), interpolation=how)
+
+    return Scene(
+        image=enlarge(scene.image, cv2.INTER_LINEAR),
+        instances=enlarge(scene.instances, cv2.INTER_NEAREST),
+        objects=scene.objects,
+        stuff=enlarge(scene.stuff, cv2.INTER_NEAREST),
+    )
+
+
+def patch_targets(scene: Scene, names: Names, *, merged: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Area shares: of every class in each patch (P, Q), of every object in each patch (N, P)."""
+    n = len(scene.objects)
+    objects = np.array([names.index[noun] for noun in scene.objects], np.int64)
+    surfaces = names.stuff + (0 if merged else scene.stuff.astype(np.int64))
+    labels = np.where(
+        scene.instances > 0, objects[scene.instances - 1] if n else 0, surfaces
+    )  # (H, W)
+    grid = SIDE // PATCH
+
+    def by_patch(array: np.ndarray) -> np.ndarray:
+        cells = array.reshape(grid, PATCH, grid, PATCH).transpose(0, 2, 1, 3)
+        return cells.reshape(grid * grid, PATCH * PATCH)
+
+    count = names.stuff + (1 if merged else len(names.names) - names.stuff)
+    patches = by_patch(labels)
+    rows = np.arange(len(patches))[:, None]
+    shares = np.bincount((rows * count + patches).ravel(), minlength=len(patches) * count)
+    inst = by_patch(scene.instances.astype(np.int64))
+    members = np.bincount((rows * (n + 1) + inst).ravel(), minlength=len(patches) * (n + 1))
+    shares = shares.reshape(len(patches), count).astype(np.float32) / PATCH**2
+    members = members.reshape(len(patches), n + 1)[:, 1:].T.astype(np.float32) / PATCH**2
+    return shares, members
+
+
+def normalise(images: list[np.ndarray], clip: nn.Module) -> Tensor:
+    """uint8 pictures to the (B, 3, H, W) float input of `clip`."""
+    batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+    mean = torch.tensor(clip.visual.image_mean).view(3, 1, 1)
+    std = torch.tensor(clip.visual.image_std).view(3, 1, 1)
+    return (batch - mean) / std
+
+
+def caption(scene: Scene, names: Names) -> str:
+    """"a dog and a car": the two largest objects, or the surface where there is none."""
+    areas = np.bincount(scene.instances.ravel(), minlength=len(scene.objects) + 1)[1:]
+    order = np.argsort(-areas)[:2]
+    if not len(order):
+        return names.text(names.names[names.stuff + int(scene.stuff[0, 0])][0])
+    return names.text(" and a ".join(names.any_name(names.index[scene.objects[i]]) for i in order))
+
+
+def losses(
+    clip: nn.Module, names: Names, world: World, rng: np.random.Generator, batch: int
+) -> dict[str, Tensor]:
+    """The four terms on `batch` fresh scenes."""
+    tokens, merged = names.draw()
+    scenes = [training_scene(world, rng) for _ in range(batch)]
+    targets = [patch_targets(scene, names, merged=merged) for scene in scenes]
+    shares = torch.from_numpy(np.stack([t[0] for t in targets]))  # (B, P, Q)
+    image = normalise([scene.image for scene in scenes], clip)
+
+    captions = names.tokens([caption(scene, names) for scene in scenes])
+    text = F.normalize(encode_texts(clip, torch.cat([tokens, captions])).float(), dim=-1)
+    text, caption_text = text[: len(tokens)], text[len(tokens) :]
+    scale = clip.logit_scale.exp()
+    trunk = forward_trunk(clip.visual, image)
+    out: dict[str, Tensor] = {}
+    for attention in ("csa", "vanilla", "maskclip"):
+        joint = F.normalize(
+            project(clip.visual, last_block(clip.visual, trunk, attention)).float(), dim=-1
+        )
+        patches = joint[:, 1:]  # (B, P, C)
+        log_probs = F.log_softmax(scale * patches @ text.T, dim=-1)
+        out[attention] = -(shares * log_probs).sum(-1).mean()
+        if attention == "vanilla":
+            logits = scale * joint[:, 0] @ caption_text.T  # (B, B)
+            same = torch.arange(batch)
+            out["caption"] = (F.cross_entropy(logits, same) + F.cross_entropy(logits.T, same)) / 2
+        if attention == "csa":
+            regions, labels = [], []
+            for vectors, scene, (_, members) in zip(patches, scenes, targets, strict=True):
+                weight = torch.from_numpy(members)  # (N, P)
+                keep = weight.sum(1) * PATCH**2 >= 60
+                regions.append((weight @ vectors)[keep])
+                nouns = torch.tensor([names.index[noun] for noun in scene.objects])
+                labels.append(nouns[keep] if len(nouns) else nouns.long())
+            region = F.normalize(torch.cat(regions), dim=-1)
+            out["region"] = F.cross_entropy(scale * region @ text.T, torch.cat(labels).long())
+    return out
+
+
+WEIGHTS = {"csa": 1.0, "region": 0.5, "vanilla": 0.25, "maskclip": 0.25, "caption": 0.05}
+
+
+@torch.no_grad()
+def validate(clip: nn.Module, tokenizer, world: World, count: int = 48) -> float:
+    """mIoU (percent) of whole 224² held-out scenes: bilinear scores, VOC nouns and background."""
+    words = [(w,) for w in EVAL_NOUNS] + [(*(n for s in world.stuff for n in s), *BACKGROUND)]
+    flat = [w for group in words for w in group]
+    owner = torch.tensor([k for k, group in enumerate(words) for _ in group])
+    text = encode_words(clip, tokenizer, flat, DEFAULT_TEMPLATES[::10])
+    classes = {noun: i + 1 for i, noun in enumerate(EVAL_NOUNS)}
+    k = len(words)
+    matrix = np.zeros((k, k), np.int64)
+    for i in range(count):
+        scene = render_scene(
+            world, np.random.default_rng([999, i]), size=(SIDE, SIDE), nouns=EVAL_NOUNS
+        )
+        features = F.normalize(dense_features(clip, normalise([scene.image], clip)), dim=1)
+        scores = torch.einsum("chw,qc->qhw", features[0], text)
+        best = torch.stack([scores[owner == c].amax(0) for c in range(k)])
+        up = F.interpolate(best[None], (SIDE, SIDE), mode="bilinear")[0]
+        predicted = (up.argmax(0).numpy() + 1) % k  # the background group comes last: 0
+        truth = scene.label_map(classes)
+        matrix += np.bincount((truth * k + predicted).ravel(), minlength=k * k).reshape(k, k)
+    union = matrix.sum(0) + matrix.sum(1) - matrix.diagonal()
+    return 100 * float((matrix.diagonal()[union > 0] / union[union > 0]).mean())
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", type=Path, default=Path("runs/clip"), help="run folder")
+    parser.add_argument("--minutes", type=float, default=60, help="time budget of the whole run")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--batch", type=int, default=24, help="scenes per step")
+    parser.add_argument("--lr", type=float, default=1.2e-3, help="peak learning rate")
+    parser.add_argument("--seed", type=int, default=1, help="seed of weights and scenes")
+    parser.add_argument("--resume", action="store_true", help="continue from OUTPUT/last.pt")
+    parser.add_argument("--export", type=Path, help="only write the averaged weights to this file")
+
+
+def build(config: Path) -> tuple[nn.Module, object]:
+    """The untrained tiny CLIP and its tokenizer, from the shipped configuration."""
+    from models.weights import build_clip_from_folder
+
+    return build_clip_from_folder(config)
+
+
+def export(weights: dict[str, Tensor], seen: Tensor, path: Path) -> None:
+    """Write half-precision weights; rows of tokens no text of the world has become zero.
+
+    An unknown word then adds nothing to a text instead of noise, and the file packs well.
+    """
+    weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+    table = weights["token_embedding.weight"]
+    weights["token_embedding.weight"] = torch.where(seen[:, None], table, torch.zeros(()).half())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in weights.items()}, str(path))
+    logger.info("wrote %s (%.1f MB)", path, path.stat().st_size / 1e6)
+
+
+def seen_tokens(names: Names) -> Tensor:
+    """(V,) bool: tokens that occur in any training text."""
+    seen = torch.zeros(49408, dtype=torch.bool)
+    words = [name for row in names.names for name in row] + list(BACKGROUND)
+    texts = [f"{word} and a {word}" for word in words]
+    texts += [t("thing") for t in DEFAULT_TEMPLATES] + [t.format("a") for t in PLAIN_TEMPLATES]
+    seen[torch.cat([names.tokenizer([text])[0] for text in texts])] = True
+    return seen
+
+
+def run(args: argparse.Namespace) -> int:
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    rng = np.random.default_rng([10_000, args.seed])
+    world = load_world()
+    folder = Path(__file__).resolve().parents[2] / "models" / "tiny" / "clip"
+    clip, tokenizer = build(folder)
+    names = Names(world, tokenizer, rng)
+    clip.logit_scale.data.fill_(math.log(20))
+    decay = [p for p in clip.parameters() if p.ndim >= 2]
+    rest = [p for p in clip.parameters() if p.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}],
+        lr=args.lr,
+        betas=(0.9, 0.98),
+    )
+    average = MovingAverage(clip)
+    state = {"model": clip, "optimizer": optimizer, "average": average}
+    work = Run(args.output, state, minutes=args.minutes, rng=rng, resume=args.resume or args.export)
+    if args.export:
+        export(average.weights, seen_tokens(names), args.export)
+        return 0
+
+    due = work.spent + 300
+    for step in work.steps():
+        rate = work.cosine(args.lr)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast("cpu", torch.bfloat16):
+            terms = losses(clip, names, world, rng, args.batch)
+        loss = sum(WEIGHTS[name] * term for name, term in terms.items())
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(clip.parameters(), 1.0)
+        optimizer.step()
+        clip.logit_scale.data.clamp_(max=math.log(100))
+        average.update(clip)
+        values = {name: term.item() for name, term in terms.items()}
+        miou = math.nan
+        if work.spent > due or work.progress >= 1:
+            due = work.spent + 300
+            trained = {k: v.clone() for k, v in clip.state_dict().items()}
+            clip.load_state_dict(average.weights)
+            miou = validate(clip.eval(), tokenizer, world)
+            clip.load_state_dict(trained)
+            clip.train()
+            logger.info("step %d: held-out dense mIoU %.1f", step, miou)
+        if step % 10 == 0 or not math.isnan(miou):
+            work.log(lr=rate, scale=clip.logit_scale.exp().item(), **values, mIoU=miou)
+    return 0
