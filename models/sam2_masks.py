@@ -1,0 +1,347 @@
+"""Masks from SAM 2 for many prompts on one image, with the sam2 package's own networks.
+
+`build_sam2` and `load_sam2_weights` make the network, `Sam2Masks` runs it:
+
+    masks = Sam2Masks(model)
+    masks.set_image(image)                           # encodes once
+    logits, iou = masks.decode(points, labels)       # small: choose among these ...
+    chosen = masks.upscale(logits[rows, columns])    # ... and enlarge only what was chosen
+
+Points are (x, y) pixels of the original image, boxes XYXY, sizes (H, W). A label is 1 (on the
+object), 0 (not on it) or -1 (no point: padding of prompts with fewer points than others).
+
+Shapes: N prompts, P points per prompt, T prompt tokens, M masks, S side of SAM's square image
+(1024 in the official models), L = S/4 side of its mask logits, H×W pixels of the original image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from sam2.modeling.sam2_base import SAM2Base
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, as in sam2's transforms
+PADDING = -1
+_TOP_LEFT, _BOTTOM_RIGHT = 2, 3  # the prompt encoder's labels of a box's corners
+
+
+def available_configs() -> list[str]:
+    """Names of the sam2 package's image and video configurations, e.g. `sam2_hiera_l.yaml`."""
+    return sorted(path.name for path in _package_configs().values())
+
+
+def _package_configs() -> dict[str, Path]:
+    """File name → file. The package holds SAM 2's files twice; the top-level ones are links."""
+    from importlib import resources
+
+    folder = Path(str(resources.files("sam2"))) / "configs"
+    files = [*folder.glob("sam2/*.yaml"), *folder.glob("sam2.1/*.yaml")]
+    return {file.name: file for file in files}
+
+
+def _config_file(config: str | Path) -> Path:
+    named = _package_configs()
+    # Names as users of sam2 write them: with or without the folder inside the package.
+    prefixes = ("", "sam2/", "sam2.1/", "configs/sam2/", "configs/sam2.1/")
+    for name, file in named.items():
+        inside = file.parent.name
+        if str(config) in {f"{p}{name}" for p in prefixes if p.strip("/").endswith((inside, ""))}:
+            return file
+    if Path(config).is_file():
+        return Path(config)
+    raise ValueError(
+        f"Unknown SAM 2 configuration {str(config)!r}: give a YAML file that exists, or one of "
+        f"{', '.join(sorted(named))}."
+    )
+
+
+def _check_targets(node: Any, file: Path) -> None:
+    """A configuration names the classes it builds: only sam2's may be built."""
+    if isinstance(node, Mapping):
+        target = str(node.get("_target_", "sam2."))
+        if not target.startswith("sam2."):
+            raise ValueError(f"{file}: _target_ {target!r} is not a class of the sam2 package.")
+        node = list(node.values())
+    if isinstance(node, list):
+        for child in node:
+            _check_targets(child, file)
+
+
+def build_sam2(config: str | Path, device: str | torch.device = "cpu") -> SAM2Base:
+    """Build SAM 2 with random weights, in eval mode.
+
+    Args:
+        config: a configuration of the sam2 package (`sam2_hiera_l.yaml`,
+            `configs/sam2.1/sam2.1_hiera_t.yaml`, `sam2.1_hiera_t.yaml`), or a YAML file of the
+            same form.
+        device: where the network goes.
+
+    Raises:
+        ValueError: no such configuration, or it is not one of SAM 2.
+    """
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    file = _config_file(config)
+    # Not sam2.build_sam: it composes through Hydra's global state, which knows no other folder.
+    settings = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+    if not isinstance(settings, Mapping) or "_target_" not in (settings.get("model") or {}):
+        raise ValueError(f"{file} is no SAM 2 configuration: it has no `model` with a `_target_`.")
+    _check_targets(settings, file)
+    return instantiate(settings["model"]).to(device).eval()
+
+
+def load_sam2_weights(model: SAM2Base, state_dict: Mapping[str, Any]) -> None:
+    """Load weights strictly, in any floating type; `{"model": weights}` as SAM 2's files is fine.
+
+    Raises:
+        ValueError: names or shapes differ from the model's.
+    """
+    if set(state_dict) == {"model"}:
+        state_dict = state_dict["model"]
+    own = model.state_dict()
+    wrong = [f"{name} is missing" for name in own if name not in state_dict]
+    wrong += [f"{name} is unknown" for name in state_dict if name not in own]
+    wrong += [
+        f"{name} is {tuple(value.shape)}, not {tuple(own[name].shape)}"
+        for name, value in state_dict.items()
+        if name in own and value.shape != own[name].shape
+    ]
+    if wrong:
+        raise ValueError(
+            f"The SAM 2 weights do not fit the configuration ({len(wrong)} differences, first: "
+            f"{wrong[0]}). Choose the configuration the weights were trained with."
+        )
+    model.load_state_dict(state_dict, strict=True)
+
+
+class Sam2Masks:
+    """One image, many prompts."""
+
+    def __init__(self, model: SAM2Base, mask_threshold: float = 0.0):
+        """Use `model` where it is, as it is; logits above `mask_threshold` are mask."""
+        self.model = model
+        self.mask_threshold = mask_threshold
+        self._size: tuple[int, int] | None = None
+        self._embedding: Tensor | None = None  # (1, C, S/16, S/16)
+        self._fine: list[Tensor] | None = None  # (1, C/8, S/4, S/4), (1, C/4, S/8, S/8)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def logits_side(self) -> int:
+        """L, the side of mask prompts and mask logits."""
+        return self.model.sam_prompt_encoder.mask_input_size[0]
+
+    @property
+    def default_batch_size(self) -> int:
+        """Prompts decoded at once.
+
+        A GPU wants many. On a CPU the decoder's activations (4 MB per prompt and layer in the
+        large model) should stay in the cache: 40 prompts at once take 2-3 times as long there
+        as one by one, a few at once are as fast as one.
+        """
+        return 4 if self.device.type == "cpu" else 64
+
+    @torch.inference_mode()
+    def set_image(self, image: np.ndarray) -> None:
+        """Encode an (H, W, 3) uint8 RGB image."""
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise ValueError(
+                f"SAM 2 takes an RGB image as an (H, W, 3) uint8 array, not {image.shape} "
+                f"{image.dtype}."
+            )
+        side = self.model.image_size
+        # As SAM2Transforms does (a float image, antialiased), without its TorchScript.
+        tensor = torch.from_numpy(np.array(image)).to(self.device).permute(2, 0, 1)[None] / 255
+        tensor = F.interpolate(tensor, (side, side), mode="bilinear", antialias=True)
+        mean, std = (tensor.new_tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
+        levels = self.model.forward_image((tensor - mean) / std)["backbone_fpn"]
+        levels = levels[-self.model.num_feature_levels :]
+        self._embedding = levels[-1]
+        if self.model.directly_add_no_mem_embed:
+            self._embedding = self._embedding + self.model.no_mem_embed.view(1, -1, 1, 1)
+        self._fine = levels[:-1] or None
+        self._size = (image.shape[0], image.shape[1])
+
+    def _image_size(self) -> tuple[int, int]:
+        if self._size is None:
+            raise RuntimeError("No image is set: call set_image(image) first.")
+        return self._size
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        points: np.ndarray | Tensor | None,
+        labels: np.ndarray | Tensor | None,
+        boxes: np.ndarray | Tensor | None = None,
+        mask_logits: np.ndarray | Tensor | None = None,
+        batch_size: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Three masks for each prompt, small.
+
+        SAM attends to padding points too, so the same prompt gives another mask next to a prompt
+        with more points. Here prompts are grouped by their number of points and decoded without
+        padding: a result depends on its own prompt alone.
+
+        Args:
+            points: (N, P, 2) pixels (x, y); None with boxes only.
+            labels: (N, P), 1, 0 or -1 (padding).
+            boxes: (N, 4) XYXY, or None.
+            mask_logits: (N, 1, L, L) earlier or coarse masks as logits, or None.
+            batch_size: prompts decoded at once; None chooses by device.
+
+        Returns:
+            Logits (N, 3, L, L) and predicted IoU (N, 3), both float32 on the CPU.
+
+        Raises:
+            RuntimeError: no image is set.
+            ValueError: arguments that do not fit together, or a prompt without point and box.
+        """
+        self._image_size()
+        coordinates, labels = self._tokens(points, labels, boxes)
+        count, side = len(labels), self.logits_side
+        if mask_logits is not None:
+            mask_logits = torch.as_tensor(mask_logits)
+            _check_shape("mask_logits", mask_logits, (count, 1, side, side))
+        step = self.default_batch_size if batch_size is None else batch_size
+        if step < 1:
+            raise ValueError(f"batch_size must be at least 1, not {step}.")
+        lengths = (labels != PADDING).sum(1)
+        if count and int(lengths.min()) == 0:
+            row = int(lengths.argmin())
+            raise ValueError(f"Prompt {row} has neither a point nor a box.")
+        # Real tokens first, in their order.
+        order = (labels == PADDING).int().argsort(dim=1, stable=True)
+        coordinates = coordinates.gather(1, order[..., None].expand(-1, -1, 2))
+        labels = labels.gather(1, order)
+
+        logits = torch.empty(count, 3, side, side)
+        iou = torch.empty(count, 3)
+        for length in lengths.unique().tolist():
+            for rows in torch.nonzero(lengths == length).flatten().split(step):
+                masks = None if mask_logits is None else mask_logits[rows]
+                logits[rows], iou[rows] = self._decode_batch(
+                    coordinates[rows, :length], labels[rows, :length], masks
+                )
+        return logits, iou
+
+    def _tokens(
+        self,
+        points: np.ndarray | Tensor | None,
+        labels: np.ndarray | Tensor | None,
+        boxes: np.ndarray | Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """All prompts as (N, T, 2) pixels of SAM's square and (N, T) int64 labels, on the CPU."""
+        if points is None and boxes is None:
+            raise ValueError("Give points, boxes or both.")
+        if (points is None) != (labels is None):
+            raise ValueError("Points and labels go together: give both or neither.")
+        coordinates, kinds = [], []
+        if boxes is not None:  # corners first, as sam2's predictor orders them
+            boxes = torch.as_tensor(boxes, dtype=torch.float32).cpu()
+            _check_shape("boxes", boxes, (len(boxes), 4))
+            coordinates.append(boxes.view(-1, 2, 2))
+            kinds.append(torch.tensor([[_TOP_LEFT, _BOTTOM_RIGHT]]).expand(len(boxes), 2))
+        if points is not None and labels is not None:
+            points = torch.as_tensor(points, dtype=torch.float32).cpu()
+            labels = torch.as_tensor(labels).to("cpu", torch.int64)
+            count = len(points) if boxes is None else len(boxes)
+            width = points.shape[1] if points.ndim == 3 else 1
+            _check_shape("points", points, (count, width, 2))
+            _check_shape("labels", labels, (count, width))
+            if not ((labels >= PADDING) & (labels <= 1)).all():
+                raise ValueError("Labels must be 1 (object), 0 (not object) or -1 (padding).")
+            points = torch.where(labels[..., None] == PADDING, 0.0, points)
+            coordinates.append(points)
+            kinds.append(labels)
+        tokens = torch.cat(coordinates, 1)
+        if not tokens.isfinite().all():
+            raise ValueError("Points and boxes must be finite numbers.")
+        height, width = self._image_size()
+        scale = torch.tensor([self.model.image_size / width, self.model.image_size / height])
+        return tokens * scale, torch.cat(kinds, 1)
+
+    def _decode_batch(
+        self, coordinates: Tensor, labels: Tensor, masks: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        encoder = self.model.sam_prompt_encoder
+        sparse, dense = encoder(
+            points=(coordinates.to(self.device), labels.to(self.device)),
+            boxes=None,
+            masks=None if masks is None else masks.to(self.device, torch.float32),
+        )
+        logits, iou, _, _ = self.model.sam_mask_decoder(
+            image_embeddings=self._embedding,
+            image_pe=encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=True,
+            repeat_image=True,
+            high_res_features=self._fine,
+        )
+        return logits.float().cpu(), iou.float().cpu()
+
+    @torch.inference_mode()
+    def upscale(self, logits: Tensor) -> Tensor:
+        """(M, L, L) logits → (M, H, W) bool masks of the image that is set, on the CPU.
+
+        One at a time: a mask of a 24-megapixel image is 96 MB as floats, 24 MB as bools.
+        """
+        size = self._image_size()
+        _check_shape("logits", logits, (len(logits), self.logits_side, self.logits_side))
+        masks = torch.empty(len(logits), *size, dtype=torch.bool)
+        for row, low in enumerate(logits):
+            large = F.interpolate(low[None, None].float(), size, mode="bilinear")
+            masks[row] = (large[0, 0] > self.mask_threshold).cpu()
+        return masks
+
+    def automatic(
+        self,
+        image: np.ndarray,
+        *,
+        points_per_side: int = 32,
+        predicted_iou_threshold: float = 0.8,
+        stability_threshold: float = 0.95,
+    ) -> list[dict[str, Any]]:
+        """Masks of everything: SAM 2's own generator, a grid of clicks, doubles removed.
+
+        Args:
+            image: (H, W, 3) uint8 RGB; it is encoded anew, the image that is set stays.
+            points_per_side: the grid has this number squared.
+            predicted_iou_threshold: drops masks SAM trusts less.
+            stability_threshold: drops masks that change more when their threshold moves.
+
+        Returns:
+            SAM's records: `segmentation` (H, W) bool, `bbox` XYWH, `area`, `predicted_iou`,
+            `stability_score`, `point_coords`, `crop_box`.
+        """
+        from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+
+        generator = SAM2AutomaticMaskGenerator(
+            self.model,
+            points_per_side=points_per_side,
+            points_per_batch=self.default_batch_size,
+            pred_iou_thresh=predicted_iou_threshold,
+            stability_score_thresh=stability_threshold,
+            mask_threshold=self.mask_threshold,
+        )
+        # Written for images of 1024 pixels.
+        side = self.model.image_size
+        generator.predictor._bb_feat_sizes = [(side // s, side // s) for s in (4, 8, 16)]
+        return generator.generate(image)
+
+
+def _check_shape(name: str, value: Tensor, expected: tuple[int, ...]) -> None:
+    if tuple(value.shape) != expected:
+        raise ValueError(f"{name} must be {expected}, not {tuple(value.shape)}.")
