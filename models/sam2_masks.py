@@ -39,7 +39,7 @@ def available_configs() -> list[str]:
 
 
 def _package_configs() -> dict[str, Path]:
-    """File name → file. The package holds SAM 2's files twice; the top-level ones are links."""
+    """File name → file; the package also has copies of SAM 2.0's at its top level."""
     from importlib import resources
 
     folder = Path(str(resources.files("sam2"))) / "configs"
@@ -49,11 +49,9 @@ def _package_configs() -> dict[str, Path]:
 
 def _config_file(config: str | Path) -> Path:
     named = _package_configs()
-    # Names as users of sam2 write them: with or without the folder inside the package.
-    prefixes = ("", "sam2/", "sam2.1/", "configs/sam2/", "configs/sam2.1/")
     for name, file in named.items():
-        inside = file.parent.name
-        if str(config) in {f"{p}{name}" for p in prefixes if p.strip("/").endswith((inside, ""))}:
+        inside = file.parent.name  # users of sam2 write names with or without its folders
+        if str(config) in (name, f"{inside}/{name}", f"configs/{inside}/{name}"):
             return file
     if Path(config).is_file():
         return Path(config)

@@ -136,9 +136,7 @@ def loss_terms(
     """
     target = F.avg_pool2d(coverage[:, None], 2)  # (N, 1, L, L), soft at the outline
     probability = logits.sigmoid()
-    entropy = F.binary_cross_entropy_with_logits(
-        logits, target.expand_as(logits), reduction="none"
-    )
+    entropy = F.binary_cross_entropy_with_logits(logits, target.expand_as(logits), reduction="none")
     area = target.sum((-2, -1)).clamp(min=1)  # (N, 1)
     pixels = target.shape[-1] * target.shape[-2]
     weights = 0.5 * target / area[..., None, None]

@@ -178,12 +178,13 @@ def make_batch(
             else:
                 masks.append(None)
     blank = np.zeros((side // 4, side // 4), np.float32)
+    mask_prompts = np.stack([blank if mask is None else mask for mask in masks])
     return Batch(
         images=torch.stack([square_image(scene.image, side) for scene in scenes]),
         owner=torch.tensor(owner),
         points=torch.from_numpy(np.stack(points)),
         labels=torch.from_numpy(np.stack(labels)),
-        mask_prompts=torch.from_numpy(np.stack([blank if m is None else m for m in masks]))[:, None],
+        mask_prompts=torch.from_numpy(mask_prompts)[:, None],
         has_mask=torch.tensor([m is not None for m in masks]),
         coverage=torch.from_numpy(np.stack(coverages)),
     )

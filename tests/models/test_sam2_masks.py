@@ -1,0 +1,239 @@
+"""SAM 2 with random weights: what is tested is the plumbing around it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
+
+from models.sam2_masks import Sam2Masks, available_configs, build_sam2, load_sam2_weights
+
+TINY = Path(__file__).parents[2] / "models" / "tiny" / "sam2_tiny.yaml"
+HEIGHT, WIDTH = 48, 80  # H ≠ W
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return build_sam2(TINY)
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def masks(model, image) -> Sam2Masks:
+    masks = Sam2Masks(model)
+    masks.set_image(image)
+    return masks
+
+
+@pytest.fixture
+def prompts() -> tuple[np.ndarray, np.ndarray]:
+    """Five prompts of up to three points, padded in several places."""
+    rng = np.random.default_rng(1)
+    points = rng.uniform(0, (WIDTH, HEIGHT), (5, 3, 2)).astype(np.float32)
+    labels = np.array([[1, -1, -1], [1, 0, -1], [1, 0, 0], [-1, 1, 0], [-1, -1, 1]], np.int32)
+    return points, labels
+
+
+def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_shapes_and_types(masks, prompts):
+    logits, iou = masks.decode(*prompts)
+    assert logits.shape == (5, 3, 64, 64) and logits.dtype == torch.float32
+    assert iou.shape == (5, 3) and iou.dtype == torch.float32
+    assert 0 <= iou.min() and iou.max() <= 1
+    large = masks.upscale(logits[0])
+    assert large.shape == (3, HEIGHT, WIDTH) and large.dtype == torch.bool
+
+
+def test_prompts_do_not_see_their_batch_mates(masks, prompts):
+    points, labels = prompts
+    together, iou = masks.decode(points, labels, batch_size=5)
+    for row in range(5):
+        real = labels[row] != -1
+        alone = masks.decode(points[row : row + 1, real], labels[row : row + 1, real])
+        close(together[row], alone[0][0])
+        close(iou[row], alone[1][0])
+    one_by_one, _ = masks.decode(points, labels, batch_size=1)
+    close(one_by_one, together)
+
+
+def test_prompts_differ(masks, prompts):
+    # Otherwise the comparisons of this file would hold for a decoder that ignores its prompts.
+    logits, _ = masks.decode(*prompts)
+    gaps = [(logits[i] - logits[j]).abs().max().item() for i in range(5) for j in range(i)]
+    assert min(gaps) > 1e-3
+
+
+def test_equals_the_predictor_of_sam2(model, masks, image, prompts):
+    from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+    predictor = SAM2ImagePredictor(model)
+    predictor._bb_feat_sizes = [(64, 64), (32, 32), (16, 16)]
+    predictor.set_image(image)
+    points, labels = prompts[0][2:3], prompts[1][2:3]
+    boxes = np.array([[5, 7, 60, 40]], np.float32)
+    coarse = np.random.default_rng(2).normal(0, 4, (1, 1, 64, 64)).astype(np.float32)
+    expected, expected_iou, expected_low = predictor.predict(
+        points[0], labels[0], boxes[0], coarse[0], multimask_output=True
+    )
+    logits, iou = masks.decode(points, labels, boxes, coarse)
+    close(logits[0], torch.from_numpy(expected_low))
+    close(iou[0], torch.from_numpy(expected_iou))
+    disagreement = (masks.upscale(logits[0]).numpy() != expected.astype(bool)).mean()
+    assert disagreement < 1e-3
+
+
+def test_boxes_alone_and_mask_prompts(masks):
+    boxes = np.array([[5, 7, 60, 40], [0, 0, 20, 20]], np.float32)
+    coarse = np.zeros((2, 1, 64, 64), np.float32)
+    coarse[1, 0, :20, :20] = 8
+    plain, _ = masks.decode(None, None, boxes)
+    prompted, _ = masks.decode(None, None, boxes, coarse)
+    assert (plain - prompted).abs().max() > 1e-4
+    second, _ = masks.decode(None, None, boxes[1:], coarse[1:])
+    close(prompted[1], second[0])
+
+
+def test_points_are_x_y_pixels_of_the_original_image(masks, monkeypatch):
+    seen = {}
+
+    def record(points, boxes, masks):
+        seen["points"], seen["labels"] = points
+        raise StopIteration
+
+    monkeypatch.setattr(masks.model.sam_prompt_encoder, "forward", record)
+    with pytest.raises(StopIteration):
+        masks.decode(
+            np.array([[[20.0, 36.0]]]), np.array([[0]]), np.array([[8.0, 12.0, 40.0, 24.0]])
+        )
+    # x · 256 / 80, y · 256 / 48; the box's corners come first
+    expected = [[25.6, 64.0], [128.0, 128.0], [64.0, 192.0]]
+    np.testing.assert_allclose(seen["points"][0], expected, rtol=1e-6)
+    assert seen["labels"].tolist() == [[2, 3, 0]]
+
+
+def test_upscale_places_a_quarter(masks):
+    logits = torch.full((1, 64, 64), -4.0)
+    logits[0, 32:, :16] = 4.0  # lower half, left quarter
+    mask = masks.upscale(logits)[0]
+    expected = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    expected[HEIGHT // 2 :, : WIDTH // 4] = True
+    assert torch.equal(mask, expected)
+
+
+def test_threshold(model, image):
+    strict = Sam2Masks(model, mask_threshold=2.0)
+    strict.set_image(image)
+    levels = torch.stack([torch.full((64, 64), v) for v in (1.0, 3.0)])
+    assert strict.upscale(levels).flatten(1).all(1).tolist() == [False, True]
+
+
+def test_no_prompts(masks):
+    logits, iou = masks.decode(np.zeros((0, 1, 2)), np.zeros((0, 1)))
+    assert logits.shape == (0, 3, 64, 64) and iou.shape == (0, 3)
+    assert masks.upscale(logits[:, 0]).shape == (0, HEIGHT, WIDTH)
+
+
+def test_order_of_calls(model):
+    masks = Sam2Masks(model)
+    with pytest.raises(RuntimeError, match="set_image"):
+        masks.decode(np.zeros((1, 1, 2)), np.ones((1, 1)))
+    with pytest.raises(RuntimeError, match="set_image"):
+        masks.upscale(torch.zeros(1, 64, 64))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"labels": np.ones((2, 2))}, "labels must be"),
+        ({"points": np.zeros((2, 1, 3))}, "points must be"),
+        ({"labels": np.full((2, 1), 2)}, "Labels must be"),
+        ({"labels": np.array([[1], [-1]])}, "Prompt 1 has neither"),
+        ({"points": np.full((2, 1, 2), np.nan)}, "finite"),
+        ({"points": None, "labels": None}, "Give points"),
+        ({"labels": None}, "go together"),
+        ({"boxes": np.zeros((3, 4))}, "points must be"),
+        ({"mask_logits": np.zeros((2, 1, 32, 32))}, "mask_logits must be"),
+        ({"batch_size": 0}, "batch_size"),
+    ],
+)
+def test_bad_prompts(masks, changed, message):
+    arguments = {"points": np.zeros((2, 1, 2)), "labels": np.ones((2, 1)), **changed}
+    with pytest.raises(ValueError, match=message):
+        masks.decode(**arguments)
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)]
+)
+def test_bad_image(model, bad):
+    with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8"):
+        Sam2Masks(model).set_image(bad)
+
+
+def test_automatic_masks_of_an_image_that_is_not_square(model, image):
+    records = Sam2Masks(model).automatic(
+        image, points_per_side=2, predicted_iou_threshold=0.0, stability_threshold=0.0
+    )
+    assert records
+    assert all(r["segmentation"].shape == (HEIGHT, WIDTH) for r in records)
+    assert all(r["segmentation"].dtype == bool for r in records)
+
+
+def test_configs_by_name():
+    assert {"sam2_hiera_l.yaml", "sam2.1_hiera_t.yaml"} <= set(available_configs())
+    with pytest.raises(ValueError, match=r"sam2_hiera_x.yaml.*sam2_hiera_l\.yaml"):
+        build_sam2("sam2_hiera_x.yaml")
+
+
+@pytest.mark.parametrize("name", ["sam2_hiera_t.yaml", "configs/sam2.1/sam2.1_hiera_t.yaml"])
+def test_official_configs_build_and_load_their_own_checkpoints(name):
+    model = build_sam2(name)
+    assert model.image_size == 1024 and not model.training
+    is_21 = any("no_obj_embed_spatial" in key for key in model.state_dict())
+    assert is_21 == ("2.1" in name)
+    checkpoint = {k: torch.full_like(v, 0.5) for k, v in model.state_dict().items()}
+    load_sam2_weights(model, {"model": checkpoint})
+    assert all((value == 0.5).all() for value in model.state_dict().values())
+
+
+def test_only_classes_of_sam2_are_built(tmp_path):
+    config = OmegaConf.load(TINY)
+    config.model.image_encoder.trunk._target_ = "subprocess.run"
+    OmegaConf.save(config, tmp_path / "bad.yaml")
+    with pytest.raises(ValueError, match=r"subprocess\.run"):
+        build_sam2(tmp_path / "bad.yaml")
+    (tmp_path / "other.yaml").write_text("seed: 1\n")
+    with pytest.raises(ValueError, match="no SAM 2 configuration"):
+        build_sam2(tmp_path / "other.yaml")
+
+
+def test_half_precision_file_round_trip(model, tmp_path):
+    state = {k: v.half().contiguous() for k, v in model.state_dict().items()}
+    save_file(state, tmp_path / "weights.safetensors")
+    other = build_sam2(TINY)
+    load_sam2_weights(other, load_file(tmp_path / "weights.safetensors"))
+    for name, value in other.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, state[name].float()), name
+
+
+def test_weights_must_fit(model):
+    state = dict(model.state_dict())
+    name = "sam_mask_decoder.iou_token.weight"
+    value = state.pop(name)
+    with pytest.raises(ValueError, match=f"{name} is missing"):
+        load_sam2_weights(model, state)
+    with pytest.raises(ValueError, match=r"is \(1, 64\), not \(1, 128\)"):
+        load_sam2_weights(model, {**state, name: value[:, :64]})
+    with pytest.raises(ValueError, match="more is unknown"):
+        load_sam2_weights(model, {**state, name: value, "more": value})
