@@ -1,0 +1,70 @@
+"""From word scores to class probabilities and a label map, as SCLIP's evaluation does it.
+
+Shapes: Q query words, K classes, H W pixels.
+"""
+
+import torch
+from torch import Tensor
+
+
+def class_probabilities(scores: Tensor, word_class: Tensor, logit_scale: float) -> Tensor:
+    """Softmax over all query words, then the best word of every class.
+
+    Args:
+        scores: (Q, H, W) cosines.
+        word_class: (Q,) int64, the class of every word; every class 0..K-1 has at least one.
+        logit_scale: factor before the softmax (40 in SCLIP; 65 for VOC21).
+
+    Returns:
+        (K, H, W) in [0, 1]; their sum is 1 only if every class has one word.
+    """
+    if word_class.shape != scores.shape[:1] or not len(word_class):
+        raise ValueError(
+            f"word_class must name a class for each of the {len(scores)} words, got shape "
+            f"{tuple(word_class.shape)}"
+        )
+    classes = sorted(set(word_class.tolist()))
+    if classes != list(range(len(classes))):
+        raise ValueError(f"classes must be 0, 1, 2, ... without gaps, got {classes}")
+    probabilities = torch.softmax(scores * logit_scale, dim=0)
+    if len(classes) == len(word_class):  # one word a class: only the order may differ
+        return probabilities[word_class.argsort()]
+    return torch.stack([probabilities[word_class == k].amax(dim=0) for k in classes])
+
+
+def apply_area_threshold(probs: Tensor, area_thd: float, background_index: int = 0) -> Tensor:
+    """Zero the foreground classes that win only a small part of the foreground.
+
+    A foreground class keeps its probabilities if it wins *more* than `area_thd` of the pixels won
+    by foreground classes. (K, H, W) -> (K, H, W), a new tensor.
+    """
+    _check_background(probs, background_index)
+    won = torch.bincount(probs.argmax(dim=0).flatten(), minlength=len(probs))  # (K,) pixels
+    won[background_index] = 0
+    keep = won > area_thd * won.sum()
+    keep[background_index] = True
+    return probs * keep[:, None, None]
+
+
+def predict(probs: Tensor, prob_thd: float = 0.0, background_index: int | None = None) -> Tensor:
+    """Label map (H, W) int64: the most probable class of (K, H, W).
+
+    Pixels whose best probability is below `prob_thd` become `background_index`; without a
+    background class (None) there is no such threshold, and `prob_thd` must be 0.
+    """
+    best, labels = probs.max(dim=0)
+    if background_index is None:
+        if prob_thd:
+            raise ValueError(
+                f"prob_thd {prob_thd} needs a background class; give background_index or 0"
+            )
+        return labels
+    _check_background(probs, background_index)
+    return labels.masked_fill(best < prob_thd, background_index)
+
+
+def _check_background(probs: Tensor, background_index: int) -> None:
+    if not 0 <= background_index < len(probs):
+        raise ValueError(
+            f"background_index must be one of the {len(probs)} classes, got {background_index}"
+        )

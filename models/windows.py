@@ -1,0 +1,235 @@
+"""SCLIP's sliding windows: resize, cut, encode in batches, stitch.
+
+The protocol (Wang et al., SCLIP, arXiv:2312.01597, after mmsegmentation): the image is resized to
+a short side of 336 px, CLIP sees windows of 224 px every 112 px, and what the windows say is
+averaged where they overlap. Two ways to get from patch features to pixels:
+
+- `sliding_scores`: every window is scored at its own pixels, and the scores are averaged (the
+  published way, with `bilinear_scores`).
+- `whole_image_scores`: the windows' features are stitched into one grid for the whole image,
+  which is then upsampled once.
+
+Shapes: N windows, b windows of a batch, C channels, Q query words, h w patch grid, H W pixels of
+the resized image, Hw Ww pixels of a window, Hp Wp the same padded to multiples of the patch.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.clip_dense import dense_features, visual_tower
+
+# (features (b, C, h, w), guide images (b, 3, Hp, Wp)) -> (b, C, Hp, Wp)
+Upsampler = Callable[[Tensor, Tensor], Tensor]
+# (features (b, C, h, w), guide images (b, 3, Hp, Wp)) -> cosines (b, Q, Hp, Wp)
+Scorer = Callable[[Tensor, Tensor], Tensor]
+
+
+def protocol_size(size: tuple[int, int], short: int = 336, long: int = 2048) -> tuple[int, int]:
+    """(H, W) after resizing (H, W) with its ratio kept, as mmcv's `imrescale` rounds it.
+
+    The short side becomes `short` unless the long one would exceed `long`; never below one pixel.
+    """
+    scale = min(long / max(size), short / min(size))
+    return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
+
+
+def resize_for_protocol(image: np.ndarray, short: int = 336, long: int = 2048) -> np.ndarray:
+    """Resize a uint8 RGB image (H, W, 3) to `protocol_size`, bilinearly and without antialiasing.
+
+    The published numbers were measured with OpenCV's resize on uint8, so it is used here too.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(
+            f"image must be uint8 RGB of shape (H, W, 3), got {image.dtype} {image.shape}"
+        )
+    height, width = protocol_size(image.shape[:2], short, long)
+    if (height, width) == image.shape[:2]:
+        return image
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def window_slices(size: tuple[int, int], window: int, stride: int) -> list[tuple[slice, slice]]:
+    """Row and column slices of all windows over an image of `size` (H, W), row by row.
+
+    Window k starts at k·stride; one that would stick out is shifted back inside. A side shorter
+    than the window is taken whole, so all windows have the same size.
+    """
+    if not 0 < stride <= window:
+        raise ValueError(f"stride must be between 1 and the window {window}, got {stride}")
+
+    def axis(length: int) -> list[slice]:
+        count = max(length - window + stride - 1, 0) // stride + 1
+        ends = [min(k * stride + window, length) for k in range(count)]
+        return [slice(max(end - window, 0), end) for end in ends]
+
+    columns = axis(size[1])
+    return [(row, column) for row in axis(size[0]) for column in columns]
+
+
+def pad_to_multiple(image: Tensor, patch: tuple[int, int]) -> Tensor:
+    """Repeat the last row and column until H and W of (B, 3, H, W) are multiples of the patch.
+
+    Padding is at the bottom and right only, so pixel coordinates stay, and [:H, :W] undoes it.
+    Repeating makes no edge at the image border, as a constant would.
+    """
+    height, width = image.shape[2:]
+    return F.pad(image, (0, -width % patch[1], 0, -height % patch[0]), mode="replicate")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WindowFeatures:
+    """The patch features of all windows of one image."""
+
+    image: Tensor  # (1, 3, H, W), normalised
+    slices: list[tuple[slice, slice]]  # N windows in pixels of the image
+    patch: tuple[int, int]
+    features: Tensor  # (N, C, h, w), not L2-normalised; the grid covers the padded window
+    batch: int  # windows worked on at once
+
+    def batches(self) -> Iterator[tuple[list[tuple[slice, slice]], Tensor, Tensor]]:
+        """Slices, features (b, C, h, w) and padded windows (b, 3, Hp, Wp), batch by batch."""
+        for start in range(0, len(self.slices), self.batch):
+            slices = self.slices[start : start + self.batch]
+            yield (
+                slices,
+                self.features[start : start + self.batch],
+                _cut(self.image, slices, self.patch),
+            )
+
+
+def _cut(image: Tensor, slices: list[tuple[slice, slice]], patch: tuple[int, int]) -> Tensor:
+    return pad_to_multiple(torch.cat([image[:, :, row, column] for row, column in slices]), patch)
+
+
+@torch.no_grad()
+def encode_windows(
+    clip: nn.Module,
+    image: Tensor,
+    *,
+    window: int = 224,
+    stride: int = 112,
+    attention: str = "csa",
+    batch: int = 8,
+) -> WindowFeatures:
+    """Dense features of every window of an image.
+
+    Args:
+        clip: an open_clip CLIP with a VisionTransformer.
+        image: (1, 3, H, W), resized and normalised; any size from one pixel on: windows that are
+            no multiple of the patch (small images) are padded with `pad_to_multiple`.
+        window, stride: pixels.
+        attention: see `dense_features`.
+        batch: windows encoded, and later scored, at once; bounds the memory, not the result.
+    """
+    if image.ndim != 4 or image.shape[:2] != (1, 3) or 0 in image.shape:
+        raise ValueError(f"image must have shape (1, 3, H, W), got {tuple(image.shape)}")
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
+    patch = visual_tower(clip).patch_size
+    slices = window_slices(tuple(image.shape[2:]), window, stride)
+    features = [
+        dense_features(clip, _cut(image, slices[start : start + batch], patch), attention)
+        for start in range(0, len(slices), batch)
+    ]
+    return WindowFeatures(
+        image=image, slices=slices, patch=patch, features=torch.cat(features), batch=batch
+    )
+
+
+def cosine_scores(features: Tensor, text: Tensor) -> Tensor:
+    """Cosine of features (b, C, H, W) with unit text vectors (Q, C): (b, Q, H, W) float32."""
+    features = features.float()
+    norm = features.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    return torch.einsum("bchw,qc->bqhw", features, text.float()) / norm
+
+
+def bilinear_scores(text: Tensor) -> Scorer:
+    """Published SCLIP: score the patches, then enlarge the scores bilinearly."""
+    return lambda features, guide: F.interpolate(
+        cosine_scores(features, text), guide.shape[2:], mode="bilinear"
+    )
+
+
+def nearest_scores(text: Tensor) -> Scorer:
+    """No upsampling: every pixel takes the score of the patch it lies in."""
+    return lambda features, guide: F.interpolate(
+        cosine_scores(features, text), guide.shape[2:], mode="nearest-exact"
+    )
+
+
+def upsampled_scores(text: Tensor, upsample: Upsampler) -> Scorer:
+    """Enlarge the features with `upsample`, guided by the image, then score every pixel."""
+    return lambda features, guide: cosine_scores(upsample(features, guide), text)
+
+
+@torch.no_grad()
+def sliding_scores(windows: WindowFeatures, scorer: Scorer) -> Tensor:
+    """Score every window at its own pixels, and average where windows overlap: (Q, H, W)."""
+    height, width = windows.image.shape[2:]
+    count = windows.image.new_zeros(height, width, dtype=torch.float32)
+    total = None
+    for slices, features, guide in windows.batches():
+        scores = scorer(features, guide)  # (b, Q, Hp, Wp)
+        if total is None:
+            total = scores.new_zeros(scores.shape[1], height, width)
+        for (row, column), window in zip(slices, scores, strict=True):
+            visible = window[:, : row.stop - row.start, : column.stop - column.start]
+            total[:, row, column] += visible
+            count[row, column] += 1
+    return total / count
+
+
+@torch.no_grad()
+def stitch_features(windows: WindowFeatures) -> Tensor:
+    """One feature grid for the whole image, (1, C, ⌈H/patch⌉, ⌈W/patch⌉).
+
+    Cell (i, j) is the mean over the windows that hold its centre. A window whose start is no
+    multiple of the patch (the last one, shifted back) is read bilinearly between its own patch
+    centres, at its edge from the outermost one. The centre of a last cell that sticks out of the
+    image counts as held by the windows that hold the last pixel. The grid belongs to
+    `pad_to_multiple(windows.image)`.
+    """
+    sizes = windows.image.shape[2:]
+    tokens = windows.features.shape[2:]
+    total, count = 0.0, 0.0
+    for slices, features in zip(windows.slices, windows.features.float(), strict=True):
+        rows, columns = (
+            _cell_weights(sizes[axis], slices[axis], tokens[axis], windows.patch[axis]).to(features)
+            for axis in (0, 1)
+        )
+        total = total + torch.einsum("ih,chw,jw->cij", rows, features, columns)
+        count = count + rows.sum(1)[:, None] * columns.sum(1)
+    return (total / count)[None]
+
+
+def _cell_weights(length: int, window: slice, tokens: int, patch: int) -> Tensor:
+    """Weights (cells of the image, tokens of the window) along one axis.
+
+    A row holds the linear interpolation of its cell's centre; zeros if the window lacks it.
+    """
+    cells = -(-length // patch)
+    centres = (torch.arange(cells) + 0.5) * patch
+    held = centres.clamp_max(length - 0.5)
+    inside = (window.start <= held) & (held < window.stop)
+    position = ((centres - window.start) / patch - 0.5).clamp(0, tokens - 1)
+    distance = (position[:, None] - torch.arange(tokens)).abs()
+    return (1 - distance).clamp_min(0) * inside[:, None]
+
+
+@torch.no_grad()
+def whole_image_scores(windows: WindowFeatures, scorer: Scorer) -> Tensor:
+    """Stitch the windows' features, and score the whole image at once: (Q, H, W)."""
+    height, width = windows.image.shape[2:]
+    guide = pad_to_multiple(windows.image, windows.patch)
+    return scorer(stitch_features(windows), guide)[0, :, :height, :width]
+
+
+def resize_scores(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bring scores (Q, H, W) bilinearly to the original `size` (H, W)."""
+    return F.interpolate(scores[None], size, mode="bilinear")[0]
