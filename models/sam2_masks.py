@@ -146,8 +146,8 @@ class Sam2Masks:
         """Prompts decoded at once.
 
         A GPU wants many. On a CPU the decoder's activations (4 MB per prompt and layer in the
-        large model) should stay in the cache: 40 prompts at once take 2-3 times as long there
-        as one by one, a few at once are as fast as one.
+        official models) should stay in the cache: one thread decodes 16 prompts in 2.0 s by 4s,
+        in 2.4 s one by one and in 3.1 s at once.
         """
         return 4 if self.device.type == "cpu" else 64
 

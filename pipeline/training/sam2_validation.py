@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 HELD_OUT = 999  # first number of the validation scenes' seeds; training uses three numbers
 SMALL_AREA = 900  # pixels
+SCORES = ("miou", "miou_small", "miou_best", "correlation")
 
 
 def held_out_scenes(world: World, count: int) -> list[Scene]:
@@ -52,17 +53,19 @@ def one_click(masks: Sam2Masks, scene: Scene) -> tuple[np.ndarray, np.ndarray, n
 def validate(model: SAM2Base, world: World, count: int = 60) -> dict[str, float]:
     """Mean IoU over the objects of `count` held-out scenes, one click each.
 
+    Args:
+        model: in eval mode.
+        world: sprites and words.
+        count: number of scenes.
+
     Returns:
         `miou` of the mask with the highest predicted IoU, `miou_small` the same for objects
         under 900 pixels, `miou_best` of the best of three, `correlation` of predicted and true
-        IoU of the chosen masks, `objects` their number.
+        IoU of the chosen masks.
     """
-    training = model.training
-    model.eval()
     masks = Sam2Masks(model)
     with torch.inference_mode():
         results = [one_click(masks, s) for s in held_out_scenes(world, count) if s.objects]
-    model.train(training)
     predicted, true_iou, area = (np.concatenate(parts) for parts in zip(*results, strict=True))
     rows, best = np.arange(len(area)), predicted.argmax(1)
     chosen = true_iou[rows, best]
@@ -71,5 +74,4 @@ def validate(model: SAM2Base, world: World, count: int = 60) -> dict[str, float]
         "miou_small": float(chosen[area < SMALL_AREA].mean()),
         "miou_best": float(true_iou.max(1).mean()),
         "correlation": float(np.corrcoef(predicted[rows, best], chosen)[0, 1]),
-        "objects": len(area),
     }

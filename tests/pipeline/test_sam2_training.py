@@ -1,0 +1,137 @@
+"""Training data and losses of the tiny SAM 2, and one very short run."""
+
+import argparse
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipeline.training import sam2 as training
+from pipeline.training.sam2_examples import coarse_mask, make_batch, mirror, point_prompt, pole
+from pipeline.world import Scene
+
+H, W = 30, 50
+
+
+@pytest.fixture
+def scene() -> Scene:
+    """A 10×10 square at rows 5-14, columns 20-29, and a bar along the right border."""
+    instances = np.zeros((H, W), np.int16)
+    instances[5:15, 20:30] = 1
+    instances[:, 46:] = 2
+    image = np.zeros((H, W, 3), np.uint8)
+    image[instances == 1] = (255, 0, 0)
+    return Scene(image, instances, ("square", "bar"), np.zeros((H, W), np.uint8))
+
+
+def test_pole_is_the_innermost_pixel():
+    mask = np.zeros((9, 12), bool)
+    mask[1, 1:11] = True
+    mask[1:6, 3:8] = True  # a square with the line along its top
+    assert pole(mask) == (5, 3)
+    touching = np.zeros((7, 7), bool)
+    touching[:, :5] = True  # the image's end is an outline as well
+    assert pole(touching)[0] == 2
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 3, 4])
+def test_points_lie_where_their_labels_say(scene, tokens):
+    rng = np.random.default_rng(0)
+    kinds = set()
+    for _ in range(40):
+        points, labels = point_prompt(scene.instances, 1, tokens, rng)
+        assert points.shape == (tokens, 2) and labels.shape == (tokens,)
+        kinds.add(tuple(labels.tolist()))
+        for (x, y), label in zip(points.tolist(), labels.tolist(), strict=True):
+            if label < 2:
+                assert (scene.instances[int(y), int(x)] == 1) == (label == 1)
+        if labels[0] == 2:
+            assert np.abs(points[:2] - [[20, 5], [29, 14]]).max() <= 1
+            assert labels[1] == 3
+    assert len(kinds) == (1 if tokens == 1 else 2)  # with and without a box
+
+
+def test_batch_scales_points_and_coverage_to_the_square(scene):
+    batch = make_batch([scene, mirror(scene)], np.random.default_rng(3), side=32, most_objects=2)
+    assert batch.images.shape == (2, 3, 32, 32) and batch.images.dtype == torch.uint8
+    assert batch.owner.tolist() == [0, 0, 1, 1]
+    assert batch.coverage.shape == (4, 16, 16)
+    # the square covers 100 of 1500 pixels, the bar 120: order within a scene is random
+    areas = batch.coverage.mean((1, 2)).view(2, 2).sort(1).values
+    torch.testing.assert_close(areas, torch.tensor([[0.0667, 0.08]] * 2), atol=2e-3, rtol=0)
+    # every positive point lies in a cell that its object covers, also in the mirrored scene
+    for points, labels, coverage in zip(batch.points, batch.labels, batch.coverage, strict=True):
+        for (x, y), label in zip(points.tolist(), labels.tolist(), strict=True):
+            if label == 1:
+                assert coverage[int(y / 2), int(x / 2)] > 0
+
+
+def test_coarse_mask_is_positive_on_the_object_and_negative_far_away():
+    coverage = np.zeros((64, 64), np.float32)
+    coverage[16:40, 16:40] = 1
+    rng = np.random.default_rng(0)
+    prompts = [coarse_mask(coverage, np.zeros_like(coverage), (256, 320), rng) for _ in range(30)]
+    mean = np.mean(prompts, 0)
+    assert mean.shape == (64, 64)
+    assert mean[22:34, 22:34].min() > 1 and mean[50:, 50:].max() < -1
+
+
+def losses(logit: float, share: float) -> dict[str, float]:
+    """Losses of masks that are `logit` on an object of 4×4 cells and `-logit` elsewhere."""
+    coverage = torch.zeros(1, 32, 32)
+    coverage[:, 8:16, 8:16] = 1
+    logits = torch.full((1, 4, 16, 16), -logit)
+    logits[:, :, 4:8, 4:8] = logit
+    terms = training.loss_terms(logits, torch.ones(1, 4), coverage, share)
+    return {name: value.item() for name, value in terms.items()}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_losses_prefer_the_right_mask(share):
+    right, unsure, wrong = (losses(logit, share) for logit in (8.0, 0.0, -8.0))
+    assert right["mask"] < 0.01 < unsure["mask"] < wrong["mask"]
+    assert right["best"] == 1 and wrong["best"] == 0
+    assert right["iou"] == 0 and wrong["iou"] == 1  # against a predicted IoU of 1
+
+
+def test_focal_share_grows_with_progress():
+    assert [training.focal_share(p) for p in (0, 0.1, 0.4, 1)] == [0, 0, 1, 1]
+    assert training.focal_share(0.25) == pytest.approx(0.5)
+
+
+def test_attention_runs_in_float32():
+    q = torch.randn(1, 2, 4, 8)
+    with training.precision("bf16"):
+        out = torch.nn.functional.scaled_dot_product_attention(q, q, q)
+        product = q @ q.transpose(-1, -2)
+    assert out.dtype == torch.float32 and product.dtype == torch.bfloat16
+
+
+def arguments(*options: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    training.add_arguments(parser)
+    return parser.parse_args(list(options))
+
+
+def test_run_resume_export(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "validate", lambda *_: dict.fromkeys(training.SCORES, 0.5))
+    threads = torch.get_num_threads()
+    output = str(tmp_path / "run")
+    small = ("--output", output, "--images", "1", "--objects", "1", "--threads", str(threads))
+    with pytest.raises(FileNotFoundError, match="train first"):
+        training.run(arguments(*small, "--export", str(tmp_path / "x.safetensors")))
+    assert training.run(arguments(*small, "--minutes", "0.01")) == 0
+    first = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    assert first["step"] >= 1
+    assert training.run(arguments(*small, "--minutes", "0.05", "--resume")) == 0
+    second = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    assert second["step"] > first["step"]
+    assert "0.5" in (tmp_path / "run" / "log.csv").read_text()
+
+    file = tmp_path / "sam2.safetensors"
+    assert training.run(arguments(*small, "--export", str(file))) == 0
+    weights, average = load_file(file), second["average"]["weights"]
+    assert weights.keys() == average.keys()
+    for name, value in weights.items():
+        assert torch.equal(value, average[name].half()), name
