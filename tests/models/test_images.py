@@ -1,0 +1,222 @@
+"""Pictures of every kind become uint8 RGB; everything else is refused in one clear line."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.images import load_image
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def save(tmp_path, image: Image.Image, name: str = "a.png", **options) -> str:
+    path = tmp_path / name
+    image.save(path, **options)
+    return str(path)
+
+
+def gradient(height: int = 3, width: int = 5) -> np.ndarray:
+    return np.arange(height * width * 3, dtype=np.uint8).reshape(height, width, 3)
+
+
+def test_path_string_pil_and_array_agree_and_share_no_memory(tmp_path):
+    array = gradient()
+    path = save(tmp_path, Image.fromarray(array))
+    for source in (path, tmp_path / "a.png", Image.fromarray(array), array):
+        image = load_image(source)
+        np.testing.assert_array_equal(image, array)
+        assert image.dtype == np.uint8 and image.shape == (3, 5, 3)
+        assert image.flags.c_contiguous and image.flags.writeable
+        assert not np.shares_memory(image, array)
+
+
+def test_grey(tmp_path):
+    grey = np.array([[0, 100, 255]], np.uint8)
+    expected = np.repeat(grey[..., None], 3, axis=2)
+    path = save(tmp_path, Image.fromarray(grey))
+    for source in (path, grey, grey[..., None]):
+        np.testing.assert_array_equal(load_image(source), expected)
+    np.testing.assert_array_equal(
+        load_image(Image.fromarray(grey > 128)), [[(0, 0, 0), (0, 0, 0), WHITE]]
+    )
+
+
+def test_palette_with_and_without_transparency(tmp_path):
+    image = Image.new("P", (3, 1))
+    image.putpalette([*RED, *GREEN, *BLUE])
+    image.putdata([0, 1, 2])
+    np.testing.assert_array_equal(load_image(save(tmp_path, image)), [[RED, GREEN, BLUE]])
+    path = save(tmp_path, image, transparency=1)
+    np.testing.assert_array_equal(load_image(path), [[RED, WHITE, BLUE]])
+
+
+def test_alpha_is_composited_on_white(tmp_path):
+    rgba = np.array([[(*RED, 255), (*RED, 0), (0, 0, 0, 128)]], np.uint8)
+    path = save(tmp_path, Image.fromarray(rgba))
+    for source in (path, rgba, Image.fromarray(rgba)):
+        np.testing.assert_array_equal(load_image(source), [[RED, WHITE, (127, 127, 127)]])
+    grey_alpha = Image.new("LA", (2, 1))
+    grey_alpha.putdata([(10, 255), (10, 0)])
+    np.testing.assert_array_equal(load_image(save(tmp_path, grey_alpha)), [[(10, 10, 10), WHITE]])
+
+
+def test_one_colour_declared_transparent(tmp_path):
+    image = Image.new("RGB", (2, 1), RED)
+    image.putpixel((1, 0), BLUE)
+    path = save(tmp_path, image, transparency=BLUE)
+    np.testing.assert_array_equal(load_image(path), [[RED, WHITE]])
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path, name):
+    values = np.array([[0, 257, 257 * 100 + 128, 257 * 100 + 129, 65535]], np.uint16)
+    path = save(tmp_path, Image.fromarray(values), name)
+    np.testing.assert_array_equal(load_image(path)[..., 0], [[0, 1, 100, 101, 255]])
+    np.testing.assert_array_equal(load_image(path)[..., 0], load_image(path)[..., 2])
+
+
+def test_cmyk_jpeg(tmp_path):
+    image = Image.new("CMYK", (16, 8), (0, 255, 255, 0))  # no cyan: red
+    loaded = load_image(save(tmp_path, image, "a.jpg", quality=95))
+    assert loaded.shape == (8, 16, 3)
+    assert np.abs(loaded.astype(int) - RED).max() < 10
+
+
+@pytest.mark.parametrize(
+    ("orientation", "expected"),
+    [(1, [[RED, GREEN]]), (3, [[GREEN, RED]]), (6, [[RED], [GREEN]]), (8, [[GREEN], [RED]])],
+)
+def test_exif_orientation_is_applied_once(tmp_path, orientation, expected):
+    image = Image.new("RGB", (2, 1), RED)
+    image.putpixel((1, 0), GREEN)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path, image, exif=exif)
+    np.testing.assert_array_equal(load_image(path), expected)
+    with Image.open(path) as opened:
+        np.testing.assert_array_equal(load_image(opened), expected)
+
+
+def test_broken_exif_does_not_matter(tmp_path):
+    path = save(tmp_path, Image.new("RGB", (8, 4), RED), "a.jpg", exif=b"Exif\0\0MM\0*\0\0\0\xff!!")
+    assert load_image(path).shape == (4, 8, 3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 700), (700, 1), (20, 20), (4000, 6000)])
+def test_any_size(tmp_path, size):
+    path = save(tmp_path, Image.new("L", size[::-1], 7), compress_level=1)
+    image = load_image(path)
+    assert image.shape == (*size, 3) and image[-1, -1].tolist() == [7, 7, 7]
+
+
+def test_unicode_path(tmp_path):
+    folder = tmp_path / "Bäume 树 🌳"
+    folder.mkdir()
+    np.testing.assert_array_equal(
+        load_image(save(folder, Image.new("RGB", (1, 1), BLUE), "straße é.png")), [[BLUE]]
+    )
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((4, 5, 3)), "must be uint8.*got float64"),
+        (np.zeros((4, 5, 3), np.uint16), "must be uint8.*got uint16"),
+        (np.zeros((4, 5), bool), "must be uint8.*got bool"),
+        (np.zeros((3, 4, 5), np.uint8), r"must have shape.*got \(3, 4, 5\)"),
+        (np.zeros((1, 3, 4, 5), np.uint8), r"got \(1, 3, 4, 5\)"),
+        (np.zeros(4, np.uint8), r"got \(4,\)"),
+        (np.zeros((0, 5, 3), np.uint8), r"got \(0, 5, 3\)"),
+    ],
+)
+def test_wrong_arrays(array, message):
+    with pytest.raises(ValueError, match=message):
+        load_image(array)
+
+
+def test_wrong_type():
+    with pytest.raises(ValueError, match="got list"):
+        load_image([[1, 2], [3, 4]])
+
+
+def one_line(error: pytest.ExceptionInfo) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError) as error:
+        load_image(tmp_path / "no.jpg")
+    assert one_line(error).startswith(f"image not found: '{tmp_path / 'no.jpg'}'; ")
+    with pytest.raises(ValueError, match="empty; give an image file"):
+        load_image("")
+
+
+def test_files_that_are_no_images(tmp_path):
+    text, nothing = tmp_path / "text.png", tmp_path / "nothing.png"
+    text.write_text("hello")
+    nothing.write_bytes(b"")
+    for path, message in (
+        (tmp_path, "is a folder"),
+        (text, "not an image that Pillow can read; convert it"),
+        (nothing, "0 bytes"),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            load_image(path)
+        assert f"'{path}'" in one_line(error)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.gif", "a.webp", "a.bmp"])
+def test_truncated_files(tmp_path, name):
+    rng = np.random.default_rng(0)
+    whole = io.BytesIO()
+    noise = Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8))
+    noise.save(whole, format=Image.registered_extensions()[name[1:]])
+    path = tmp_path / name
+    path.write_bytes(whole.getvalue()[: len(whole.getvalue()) // 2])
+    with pytest.raises(ValueError, match=r"download it again|convert it to PNG") as error:
+        load_image(path)
+    assert f"'{path}'" in one_line(error)
+
+
+def test_damaged_png_header(tmp_path):
+    path = save(tmp_path, Image.new("RGB", (4, 4)))
+    data = bytearray((tmp_path / "a.png").read_bytes())
+    data[45] ^= 0xFF
+    (tmp_path / "a.png").write_bytes(bytes(data))
+    with pytest.raises(ValueError, match="damaged"):
+        load_image(path)
+
+
+def test_float_and_wide_integer_files_are_refused(tmp_path):
+    path = save(tmp_path, Image.fromarray(np.ones((2, 3), np.float32)), "f.tif")
+    with pytest.raises(ValueError, match=r"f\.tif.*floating-point"):
+        load_image(path)
+    with pytest.raises(ValueError, match=r"0…70000 do not fit in 16 bits"):
+        load_image(Image.fromarray(np.array([[0, 70000]], np.int32)))
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG whose header promises width × height grey pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [10_000, 40_000])  # Pillow warns at the first, raises at the other
+def test_decompression_bombs(tmp_path, side):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(bomb(side, side))
+    with pytest.raises(ValueError, match=f"more than {Image.MAX_IMAGE_PIXELS} pixels") as error:
+        load_image(path)
+    assert f"'{path}'" in one_line(error)

@@ -1,0 +1,120 @@
+"""What users type becomes classes, words and background, or one clear refusal."""
+
+import logging
+
+import pytest
+
+from models.vocabulary import MAX_CLASSES, Vocabulary
+
+
+def test_names_synonyms_and_indices():
+    vocabulary = Vocabulary.parse([" cat ", "sofa, couch", "traffic   light"], ["sky", "wall "])
+    assert vocabulary.class_names == ("cat", "sofa", "traffic light")
+    assert vocabulary.words == (("cat",), ("sofa", "couch"), ("traffic light",))
+    assert vocabulary.background == ("sky", "wall")
+    assert vocabulary.query_words == ("cat", "sofa", "couch", "traffic light", "sky", "wall")
+    assert vocabulary.word_class == (0, 1, 1, 2, 3, 3)
+    assert vocabulary.background_index == 3
+    assert len(vocabulary) == 3
+
+
+def test_without_background():
+    vocabulary = Vocabulary.parse(["cat", "dog,hound"])
+    assert vocabulary.background_index is None
+    assert vocabulary.word_class == (0, 1, 1)
+
+
+def test_class_name_need_not_be_a_word():
+    vocabulary = Vocabulary(class_names=("boat",), words=(("ship",),))
+    assert vocabulary.query_words == ("ship",)
+
+
+def test_file_with_comments_blank_lines_and_byte_order_mark(tmp_path):
+    path = tmp_path / "wörter 词.txt"
+    text = "\ufeffcat\n\n# animals end here\n  sofa,couch  \r\nC# book\nцвет\n"
+    path.write_bytes(text.encode("utf-8"))
+    vocabulary = Vocabulary.parse(["person", f"@{path}", "car"])
+    assert vocabulary.class_names == ("person", "cat", "sofa", "C# book", "цвет", "car")
+    assert vocabulary.words[2] == ("sofa", "couch")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"# nothing\n\n", "names no class"),
+        ("Bäume".encode("latin-1"), "not UTF-8"),
+        (b"cat\ndog,,hound\n", "line 2: blank word"),
+        (b"cat\n@other.txt\n", "line 2: .*cannot name another"),
+    ],
+)
+def test_bad_files(tmp_path, content, message):
+    path = tmp_path / "words.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as error:
+        Vocabulary.parse([f"@{path}"])
+    assert "words.txt" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"not found: '.*no\.txt'"):
+        Vocabulary.parse([f"@{tmp_path}/no.txt"])
+    for entry in ("@", f"@{tmp_path}"):
+        with pytest.raises(ValueError, match="must name a text file"):
+            Vocabulary.parse([entry])
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([], "vocabulary is empty"),
+        (["cat", " "], "blank word"),
+        (["sofa,,couch"], "blank word"),
+        (["sofa,"], "blank word"),
+        (["cat", "dog", "Cat"], "class 'Cat' is given twice"),
+        (["sofa,couch,COUCH"], "word 'COUCH' is given twice for class 'sofa'"),
+        (["sofa,sofa"], "word 'sofa' is given twice for class 'sofa'"),
+        ("cat", "must be a list of words, got the string 'cat'"),
+        ([3], "vocabulary entry 3"),
+    ],
+)
+def test_refused(entries, message):
+    with pytest.raises(ValueError, match=message):
+        Vocabulary.parse(entries)
+
+
+def test_too_many_classes():
+    names = [f"thing {i}" for i in range(MAX_CLASSES)]
+    assert len(Vocabulary.parse(names)) == 254
+    with pytest.raises(ValueError, match="255 classes; at most 254"):
+        Vocabulary.parse([*names, "one more"])
+
+
+def test_shared_word_is_kept_with_a_warning(caplog):
+    with caplog.at_level(logging.WARNING):
+        vocabulary = Vocabulary.parse(["sofa,seat", "chair,Seat"])
+    assert vocabulary.words == (("sofa", "seat"), ("chair", "Seat"))
+    assert [record.getMessage() for record in caplog.records] == [
+        "'Seat' belongs to 'sofa' and 'chair': the two share its probability, and where it "
+        "decides, 'sofa' wins because it comes first"
+    ]
+    caplog.clear()
+    Vocabulary.parse(["sofa,seat", "chair,stool"])
+    assert not caplog.records
+
+
+def test_classes_win_over_background(caplog):
+    with caplog.at_level(logging.INFO):
+        vocabulary = Vocabulary.parse(["Tree", "house,building"], ["sky", "tree", "building"])
+    assert vocabulary.background == ("sky",)
+    assert vocabulary.query_words == ("Tree", "house", "building", "sky")
+    assert "tree, building" in caplog.text
+    assert Vocabulary.parse(["tree"], ["tree"]).background_index is None
+
+
+def test_direct_construction_is_checked():
+    with pytest.raises(ValueError, match="2 class names need as many groups of words, got 1"):
+        Vocabulary(class_names=("a", "b"), words=(("a",),))
+    with pytest.raises(ValueError, match="class 'a' needs a tuple of words"):
+        Vocabulary(class_names=("a",), words=((),))
+    with pytest.raises(ValueError, match="background word 'Sky' is given twice"):
+        Vocabulary(class_names=("a",), words=(("a",),), background=("sky", "Sky"))
