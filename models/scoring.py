@@ -68,3 +68,44 @@ def _check_background(probs: Tensor, background_index: int) -> None:
         raise ValueError(
             f"background_index must be one of the {len(probs)} classes, got {background_index}"
         )
+
+
+def resize_rows(scores: Tensor, size: tuple[int, int], top: int, bottom: int) -> Tensor:
+    """Rows top..bottom-1 of `F.interpolate(scores, size, mode="bilinear")`, without the others.
+
+    Args:
+        scores: (Q, h, w).
+        size: (H, W) of the whole result.
+        top, bottom: rows wanted, 0 ≤ top < bottom ≤ H.
+
+    Returns:
+        (Q, bottom - top, W).
+    """
+    position = (torch.arange(top, bottom, device=scores.device) + 0.5) * scores.shape[1] / size[0]
+    position = (position - 0.5).clamp(0, scores.shape[1] - 1)  # half-pixel centres, edges repeated
+    upper = position.long()
+    lower = (upper + 1).clamp_max(scores.shape[1] - 1)
+    weight = (position - upper).to(scores.dtype)[:, None]
+    first = int(upper[0])
+    used = scores[:, first : int(lower[-1]) + 1]
+    used = F.interpolate(used[None], (used.shape[1], size[1]), mode="bilinear")[0]
+    return torch.lerp(used[:, upper - first], used[:, lower - first], weight)
+
+
+def vote_by_masks(labels: Tensor, probs: Tensor, masks: Sequence[np.ndarray]) -> Tensor:
+    """Give every mask the class with the highest mean probability in it.
+
+    Args:
+        labels: (H, W) int64; pixels in no mask keep theirs.
+        probs: (K, H, W).
+        masks: M masks (H, W) bool; where they overlap, the smallest decides.
+
+    Returns:
+        (H, W) int64, a new tensor.
+    """
+    voted = labels.clone()
+    for mask in sorted(masks, key=np.count_nonzero, reverse=True):
+        inside = torch.from_numpy(mask).to(labels.device)
+        if inside.any():
+            voted[inside] = probs[:, inside].mean(dim=1).argmax()
+    return voted

@@ -1,19 +1,278 @@
-"""Find, check and load weights."""
+"""Find, check and load weights: the only place that downloads or unpickles anything.
+
+A checkpoint is a local file or a file of a Hugging Face repository, looked up in the hub's
+ordinary cache first. HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE and HF_TOKEN work as everywhere. Files
+hold tensors only: pickled code is refused, and nothing is ever run from a hub.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
+import os
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 
+import torch
+from torch import Tensor, nn
 
-def build_clip_from_folder(folder: Path):
-    import json
+from .loftup import LoftUp
+from .presets import LOFTUPS, ClipPreset, SamPreset, Source, loftup_for
 
+logger = logging.getLogger(__name__)
+
+Tokenizer = Callable[[list[str]], Tensor]
+
+
+class WeightsNotFoundError(FileNotFoundError):
+    """A checkpoint is neither on this machine nor could be fetched."""
+
+
+class WeightsError(ValueError):
+    """A checkpoint is damaged, unsafe, or made for another network."""
+
+
+def resolve(source: Source) -> Path:
+    """The local file of `source`, downloaded if need be.
+
+    Raises:
+        WeightsNotFoundError: it is not here and cannot be fetched; the message says what to do.
+    """
+    if source.path is not None:
+        if not source.path.is_file():
+            raise WeightsNotFoundError(
+                f"weights missing: {source.path} is part of this repository; restore it with "
+                f"`git checkout -- {source.path.name}` in {source.path.parent}"
+            )
+        return source.path
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    reason: Exception | None = None
+    for filename in source.filenames:
+        try:
+            return Path(hf_hub_download(source.repo_id, filename))
+        except LocalEntryNotFoundError as error:  # not cached, and offline or no network
+            reason = error.__cause__ or error
+            break
+        except EntryNotFoundError as error:  # the repository holds the other format
+            reason = error
+        except Exception as error:  # the hub's own errors: HTTP, gated, moved, disk full
+            reason = error
+            break
+    why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _first_line(reason)
+    raise WeightsNotFoundError(
+        f"weights missing: {source} is not in the Hugging Face cache ({constants.HF_HUB_CACHE}) "
+        f"and could not be downloaded ({why}); run `python scripts/download_weights.py` with "
+        "network, copy the cache from a machine that has it, or use --preset tiny"
+    )
+
+
+def _first_line(error: Exception | None) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
+    """Read a dict of tensors from a safetensors file or a PyTorch one.
+
+    The wrappers {"model": …} (SAM 2) and {"state_dict": …} (training checkpoints) are opened.
+
+    Raises:
+        WeightsNotFoundError: no such file.
+        WeightsError: damaged, or holding more than tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise WeightsNotFoundError(f"checkpoint {path} {what}: give the path of a weights file")
+    if path.stat().st_size == 0:
+        raise WeightsError(f"checkpoint {path} is empty (0 bytes): download it again")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(str(path))
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "weights_only" in str(error).lower():
+            raise WeightsError(
+                f"checkpoint {path} holds more than tensors (pickled Python objects or a TorchScript "
+                "archive) and is refused: use a state dict (.pt, .bin) or a .safetensors file"
+            ) from error
+        raise WeightsError(_damaged(path, error)) from error
+    except Exception as error:  # zip, pickle, safetensors and EOF errors share no base
+        if "torchscript" in str(error).lower():
+            raise WeightsError(
+                f"checkpoint {path} is a TorchScript archive and is refused: "
+                "use a state dict (.pt, .bin) or a .safetensors file"
+            ) from error
+        raise WeightsError(_damaged(path, error)) from error
+    for wrapper in ("model", "state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise WeightsError(f"checkpoint {path} is not a dict of tensors: give a state dict")
+    return state
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return (
+        f"checkpoint {path} cannot be read ({path.stat().st_size:,} bytes; "
+        f"{_first_line(error)}): truncated or not a weights file, download it again"
+    )
+
+
+def load_strictly(module: nn.Module, state: dict[str, Tensor], path: str | os.PathLike) -> None:
+    """`load_state_dict(strict=True)` in float32, with a one-line error that names the difference.
+
+    Raises:
+        WeightsError: keys or shapes are not the module's.
+    """
+    wanted = module.state_dict()
+    missing = [k for k in wanted if k not in state]
+    extra = [k for k in state if k not in wanted]
+    shapes = [
+        f"{k} is {tuple(state[k].shape)}, not {tuple(wanted[k].shape)}"
+        for k in wanted
+        if k in state and state[k].shape != wanted[k].shape
+    ]
+    parts = [
+        f"{len(found)} {what} ({', '.join(found[:2])}{', …' if len(found) > 2 else ''})"
+        for what, found in (("missing", missing), ("unknown", extra), ("of another shape", shapes))
+        if found
+    ]
+    if parts:
+        raise WeightsError(
+            f"checkpoint {path} does not fit {type(module).__name__}: of {len(wanted)} tensors "
+            f"{'; '.join(parts)}. Give the checkpoint made for this model or choose its config"
+        )
+    # Half-precision files are made for the disk; the networks compute in float32 unless asked.
+    module.load_state_dict(
+        {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, strict=True
+    )
+
+
+def load_clip(preset: ClipPreset) -> tuple[nn.Module, Tokenizer]:
+    """The preset's CLIP in eval mode on the CPU, and its tokenizer.
+
+    `clip.visual.image_mean` and `.image_std` hold the normalisation of its input.
+    """
+    clip, tokenizer = build_clip(preset.architecture)
+    path = resolve(preset.source)
+    state = read_state_dict(path)
+    # OpenAI's own dicts carry three numbers beside the tensors of the network.
+    for name in ("input_resolution", "context_length", "vocab_size"):
+        state.pop(name, None)
+    load_strictly(clip, state, path)
+    return clip.eval().requires_grad_(False), tokenizer
+
+
+def build_clip(architecture: str | Path) -> tuple[nn.Module, Tokenizer]:
+    """An untrained CLIP of open_clip's classes, and its tokenizer.
+
+    Args:
+        architecture: a name of open_clip, or a folder that holds an `open_clip_config.json`.
+    """
     import open_clip
-    from open_clip.model import CLIP
 
-    config = json.loads((folder / "open_clip_config.json").read_text())
-    model = CLIP(**config["model_cfg"])
-    pre = config["preprocess_cfg"]
-    model.visual.image_mean, model.visual.image_std = tuple(pre["mean"]), tuple(pre["std"])
-    tokenizer = open_clip.SimpleTokenizer(context_length=config["model_cfg"]["text_cfg"]["context_length"])
-    return model, tokenizer
+    if isinstance(architecture, str):
+        if architecture not in open_clip.list_models():
+            raise ValueError(
+                f"unknown CLIP architecture {architecture!r}; see open_clip.list_models()"
+            )
+        clip = open_clip.create_model(architecture, pretrained=None)
+        return clip, open_clip.get_tokenizer(architecture)
+    config = json.loads((architecture / "open_clip_config.json").read_text(encoding="utf-8"))
+    clip = open_clip.CLIP(**config["model_cfg"])
+    preprocess = config["preprocess_cfg"]
+    clip.visual.image_mean = tuple(preprocess["mean"])
+    clip.visual.image_std = tuple(preprocess["std"])
+    length = config["model_cfg"]["text_cfg"]["context_length"]
+    return clip, open_clip.SimpleTokenizer(context_length=length)
+
+
+def load_loftup(name_or_path: str | os.PathLike) -> LoftUp:
+    """LoftUp in eval mode on the CPU, from one of the names in `models.presets` or from a file.
+
+    Raises:
+        WeightsNotFoundError, WeightsError: see `resolve`, `read_state_dict`, `load_strictly`.
+        ValueError: neither a known name nor an existing file.
+    """
+    preset = LOFTUPS.get(str(name_or_path))
+    if preset is not None:
+        path = resolve(preset.source)
+    else:
+        path = Path(name_or_path)
+        if not path.suffix and not path.exists():
+            raise ValueError(
+                f"unknown LoftUp {str(name_or_path)!r}: give the path of a checkpoint or one of "
+                f"{', '.join(LOFTUPS)}"
+            )
+    state = read_state_dict(path)
+    norm = state.get("channelnorm.norm.weight")
+    if norm is None:
+        raise WeightsError(f"checkpoint {path} is no LoftUp: it has no channelnorm.norm.weight")
+    if preset is not None and len(norm) != preset.dim:
+        raise WeightsError(
+            f"checkpoint {path} upsamples {len(norm)} channels, {name_or_path} has {preset.dim}"
+        )
+    loftup = LoftUp(len(norm))
+    load_strictly(loftup, state, path)
+    return loftup.eval().requires_grad_(False)
+
+
+def load_sam2(
+    preset: SamPreset,
+    *,
+    model_cfg: str | None = None,
+    checkpoint: str | os.PathLike | None = None,
+) -> nn.Module:
+    """SAM 2 in eval mode on the CPU.
+
+    Args:
+        preset: what to load where the other two are None.
+        model_cfg: configuration as in the sam2 package (`sam2_hiera_l.yaml`), or a YAML file.
+        checkpoint: weights file; None takes the one published for the configuration.
+    """
+    from .sam2_masks import build_sam2
+
+    config = model_cfg or preset.model_cfg
+    model = build_sam2(config)
+    if checkpoint is None:
+        source = preset.source if model_cfg is None else None
+        checkpoint = resolve(source or published_sam2(str(config)))
+    load_strictly(model, read_state_dict(checkpoint), checkpoint)
+    return model.eval().requires_grad_(False)
+
+
+def published_sam2(model_cfg: str) -> Source:
+    """The checkpoint that the sam2 package names for one of its configurations.
+
+    Raises:
+        ValueError: it names none.
+    """
+    from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
+
+    for repo_id, (config, filename) in HF_MODEL_ID_TO_FILENAMES.items():
+        if Path(config).name == Path(model_cfg).name:
+            return Source(repo_id=repo_id, filenames=(filename,))
+    raise ValueError(
+        f"no checkpoint is published for the SAM 2 configuration {model_cfg!r}: add --checkpoint"
+    )
+
+
+__all__ = [
+    "WeightsError",
+    "WeightsNotFoundError",
+    "build_clip",
+    "load_clip",
+    "load_loftup",
+    "load_sam2",
+    "load_strictly",
+    "loftup_for",
+    "read_state_dict",
+    "resolve",
+]

@@ -221,9 +221,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def build(config: Path) -> tuple[nn.Module, object]:
     """The untrained tiny CLIP and its tokenizer, from the shipped configuration."""
-    from models.weights import build_clip_from_folder
+    from models.weights import build_clip
 
-    return build_clip_from_folder(config)
+    return build_clip(config)
 
 
 def export(weights: dict[str, Tensor], seen: Tensor, path: Path) -> None:

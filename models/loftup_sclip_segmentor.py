@@ -1,0 +1,116 @@
+"""SCLIP whose features are brought to the pixels by LoftUp before they meet the words.
+
+`extract_prompt_points_from_upsampled` can be imported from here too, where users know it.
+
+Shapes: Q query words, D joint width, b windows, h w patch grid, H W pixels of a window.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor
+
+from .loftup import restore_text_space
+from .presets import Preset, loftup_for
+from .protocols import Protocol
+from .sclip_segmentor import SCLIPSegmentor
+from .weights import load_loftup
+from .windows import Scorer, upsampled_scores
+
+TEXT_SPACES = ("restored", "channel_norm")
+
+
+class LoftUpSCLIPSegmentor(SCLIPSegmentor):
+    """`SCLIPSegmentor` with a switch for LoftUp.
+
+    Args:
+        use_loftup: False gives exactly `SCLIPSegmentor`'s results.
+        loftup_model_name: one of `models.presets.LOFTUPS` that fits the features, or the path of
+            a checkpoint; None takes the preset's (loftup_clip for vit-b16).
+        text_space: LoftUp's output lives in the space of its channel norm. "restored" undoes that
+            norm before the comparison with text, "channel_norm" compares as it is; None takes the
+            preset's.
+
+    The other arguments are `SCLIPSegmentor`'s.
+
+    Raises:
+        ValueError: a LoftUp made for other features; the message lists those that fit.
+        WeightsNotFoundError, WeightsError: its checkpoint is missing or damaged. There is no
+            fall-back to bilinear.
+    """
+
+    def __init__(
+        self,
+        device: str | torch.device | None = None,
+        use_loftup: bool = True,
+        loftup_model_name: str | os.PathLike | None = None,
+        use_sam: bool = False,
+        use_pamr: bool = False,
+        verbose: bool = True,
+        *,
+        preset: str | Preset = "vit-b16",
+        attention: str = "csa",
+        protocol: str | Protocol | None = None,
+        upsampling: str = "bilinear",
+        whole_image: bool = False,
+        text_space: str | None = None,
+        batch: int = 8,
+    ) -> None:
+        super().__init__(
+            device,
+            preset=preset,
+            attention=attention,
+            protocol=protocol,
+            upsampling=upsampling,
+            whole_image=whole_image,
+            use_sam=use_sam,
+            use_pamr=use_pamr,
+            verbose=verbose,
+            batch=batch,
+        )
+        self.use_loftup = use_loftup
+        self.text_space = text_space or self.preset.text_space
+        if self.text_space not in TEXT_SPACES:
+            raise ValueError(
+                f"unknown text_space {self.text_space!r}; valid: {', '.join(TEXT_SPACES)}"
+            )
+        if not use_loftup:
+            return
+        name = loftup_model_name or self.preset.loftup
+        if not os.path.isfile(name):
+            loftup_for(self.preset.clip.features, str(name))
+        loftup = load_loftup(name)
+        width = self.clip.visual.proj.shape[1]
+        if loftup.dim != width:
+            raise ValueError(
+                f"LoftUp {name} upsamples {loftup.dim} channels, the features of "
+                f"{self.preset.name} have {width}: give a checkpoint trained for them"
+            )
+        self.loftup = loftup.to(self.device)
+        self._log("LoftUp %s", name)
+
+    def _upsample(self, features: Tensor, guide: Tensor) -> Tensor:
+        upsampled = self.loftup(features, guide)
+        if self.text_space == "channel_norm":
+            return upsampled
+        return restore_text_space(upsampled, features, self.loftup.channelnorm.norm)
+
+    def _scorer(self, text: Tensor) -> Scorer:
+        return upsampled_scores(text, self._upsample) if self.use_loftup else super()._scorer(text)
+
+    def _features(self, features: Tensor, guide: Tensor) -> Tensor:
+        if self.use_loftup:
+            return self._upsample(features, guide)
+        return super()._features(features, guide)
+
+
+def __getattr__(name: str) -> object:
+    # The one name that lives above this package: resolved when asked for, so that importing the
+    # models never imports the pipeline.
+    if name == "extract_prompt_points_from_upsampled":
+        from pipeline.prompts import extract_prompt_points_from_upsampled
+
+        return extract_prompt_points_from_upsampled
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,142 @@
+"""The trained models by name: what they are and where their weights come from. Data only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+MODELS = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Where a checkpoint lies: files of a Hugging Face repository, or one shipped with the code."""
+
+    repo_id: str | None = None
+    filenames: tuple[str, ...] = ()  # the first that exists is taken
+    path: Path | None = None
+
+    def __str__(self) -> str:
+        return str(self.path) if self.path else f"{self.repo_id}/{self.filenames[0]}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipPreset:
+    """A CLIP of open_clip's classes."""
+
+    architecture: str | Path  # open_clip model name, or a folder with open_clip_config.json
+    features: str  # kind of dense features it gives; a LoftUp fits one kind
+    source: Source
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoftUpPreset:
+    """A LoftUp trained for one kind of features."""
+
+    features: str
+    dim: int  # channels
+    patch: int  # patch side of the backbone it was trained with, pixels
+    source: Source
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamPreset:
+    """A SAM 2: configuration (name in the sam2 package, or a YAML file) and checkpoint."""
+
+    model_cfg: str | Path
+    source: Source | None  # None: the checkpoint that sam2 names for this configuration
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preset:
+    """The models of a whole pipeline, and the scoring protocol that suits them."""
+
+    name: str
+    clip: ClipPreset
+    loftup: str  # key of LOFTUPS
+    sam: SamPreset
+    protocol: str  # key of models.protocols.PROTOCOLS
+    text_space: str  # how LoftUp's output is compared with text: "restored" or "channel_norm"
+
+
+def _hub_loftup(name: str, features: str, dim: int, patch: int) -> LoftUpPreset:
+    source = Source(repo_id=f"haiwen/{name}", filenames=("pytorch_model.bin",))
+    return LoftUpPreset(features=features, dim=dim, patch=patch, source=source)
+
+
+LOFTUPS: dict[str, LoftUpPreset] = {
+    "loftup_clip": _hub_loftup("loftup-clip", "clip-vit-b16", 512, 16),
+    "loftup_dinov2s": _hub_loftup("loftup-dinov2s", "dinov2-vit-s14", 384, 14),
+    "loftup_dinov2s_reg": _hub_loftup("loftup-dinov2s_reg", "dinov2-vit-s14-reg", 384, 14),
+    "loftup_dinov2b": _hub_loftup("loftup-dinov2b", "dinov2-vit-b14", 768, 14),
+    "loftup_dinov2b_reg": _hub_loftup("loftup-dinov2b_reg", "dinov2-vit-b14-reg", 768, 14),
+    "loftup_siglip": _hub_loftup("loftup-siglip", "siglip-vit-b16", 768, 16),
+    "loftup_siglip2": _hub_loftup("loftup-siglip2", "siglip2-vit-b16", 768, 16),
+    "loftup_tiny": LoftUpPreset(
+        features="tiny-clip",
+        dim=128,
+        patch=16,
+        source=Source(path=MODELS / "tiny" / "loftup.safetensors"),
+    ),
+}
+
+PRESETS: dict[str, Preset] = {
+    "vit-b16": Preset(
+        name="vit-b16",
+        clip=ClipPreset(
+            architecture="ViT-B-16-quickgelu",  # OpenAI's weights were trained with QuickGELU
+            features="clip-vit-b16",
+            source=Source(
+                repo_id="timm/vit_base_patch16_clip_224.openai",
+                filenames=("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
+            ),
+        ),
+        loftup="loftup_clip",
+        sam=SamPreset(model_cfg="sam2_hiera_l.yaml", source=None),
+        protocol="open",
+        text_space="restored",
+    ),
+    "tiny": Preset(
+        name="tiny",
+        clip=ClipPreset(
+            architecture=MODELS / "tiny" / "clip",
+            features="tiny-clip",
+            source=Source(path=MODELS / "tiny" / "clip" / "open_clip_model.safetensors"),
+        ),
+        loftup="loftup_tiny",
+        sam=SamPreset(
+            model_cfg=MODELS / "tiny" / "sam2_tiny.yaml",
+            source=Source(path=MODELS / "tiny" / "sam2.safetensors"),
+        ),
+        protocol="tiny",
+        text_space="restored",
+    ),
+}
+
+
+def get_preset(name: str) -> Preset:
+    """The preset called `name`.
+
+    Raises:
+        ValueError: no such preset; the message lists those there are.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}; valid: {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def loftup_for(features: str, name: str | None = None) -> LoftUpPreset:
+    """The LoftUp called `name`, checked to fit features of the kind `features`.
+
+    Raises:
+        ValueError: unknown name, or trained for other features; the message lists those that fit.
+    """
+    fitting = [key for key, preset in LOFTUPS.items() if preset.features == features]
+    if name not in LOFTUPS:
+        raise ValueError(f"unknown LoftUp {name!r}; for {features} features: {', '.join(fitting)}")
+    if name not in fitting:
+        raise ValueError(
+            f"{name} upsamples {LOFTUPS[name].features} features, not {features}; "
+            f"for {features}: {', '.join(fitting) or 'none, train one with scripts/train_loftup.py'}"
+        )
+    return LOFTUPS[name]

@@ -1,0 +1,264 @@
+"""SCLIP: an image and class names in, a dense class map out, without training.
+
+The dense step of the pipeline: sliding windows of CLIP features, cosines with the text vectors,
+stitching, class probabilities. `LoftUpSCLIPSegmentor` changes only how features become pixels.
+
+Shapes: Q query words, K classes, D joint width, h w patch grid, H W pixels of the image given.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .clip_dense import ATTENTIONS
+from .device import pick_device
+from .images import ImageSource, load_image
+from .pamr import pamr
+from .presets import Preset, get_preset
+from .protocols import Protocol, get_protocol
+from .sam2_masks import Sam2Masks
+from .scoring import (
+    apply_area_threshold,
+    class_probabilities,
+    predict,
+    resize_rows,
+    vote_by_masks,
+)
+from .text import TextEncoder
+from .vocabulary import Vocabulary
+from .weights import load_clip, load_sam2
+from .windows import (
+    Scorer,
+    WindowFeatures,
+    bilinear_scores,
+    encode_windows,
+    nearest_scores,
+    resize_for_protocol,
+    sliding_scores,
+    whole_image_scores,
+)
+
+logger = logging.getLogger(__name__)
+
+PAMR_STEPS, PAMR_DILATIONS = 10, (8, 16)  # SCLIP's and NACLIP's setting
+_STRIP_ELEMENTS = 2**25  # scores held at full resolution at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedImage:
+    """CLIP's view of one image, to be scored against any number of vocabularies."""
+
+    image: np.ndarray  # (H, W, 3) uint8 RGB, as given
+    windows: WindowFeatures
+    seconds: float
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.image.shape[0], self.image.shape[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseResult:
+    """A dense class map."""
+
+    labels: np.ndarray  # (H, W) int64, index into the classes; K is the background, if any
+    probs: np.ndarray  # (K or K + 1, H, W) float32, the background last
+    features: Tensor | None  # (D, H, W) float32, at pixels
+    timings: dict[str, float] = field(default_factory=dict)  # seconds per stage
+
+
+class SCLIPSegmentor:
+    """Dense class maps from words, by published SCLIP (scores upsampled bilinearly).
+
+    Args:
+        device: "cuda", "mps", "cpu"; None takes the best there is.
+        preset: which trained models, see `models.presets`.
+        attention: what CLIP's last block does, "csa", "vanilla" or "maskclip".
+        protocol: name or object with windows, scale and thresholds; None takes the preset's.
+        upsampling: "bilinear", or "none" (every pixel takes the score of its patch).
+        whole_image: stitch the windows' features first and upsample once.
+        use_sam: SAM 2's automatic masks vote on the label map.
+        use_pamr: refine the scores with PAMR.
+        verbose: log what is loaded and how long each image took (level INFO).
+        batch: windows encoded at once.
+
+    Raises:
+        ValueError: an unknown name, listing the valid ones.
+        WeightsNotFoundError, WeightsError: see `models.weights`.
+    """
+
+    def __init__(
+        self,
+        device: str | torch.device | None = None,
+        *,
+        preset: str | Preset = "vit-b16",
+        attention: str = "csa",
+        protocol: str | Protocol | None = None,
+        upsampling: str = "bilinear",
+        whole_image: bool = False,
+        use_sam: bool = False,
+        use_pamr: bool = False,
+        verbose: bool = True,
+        batch: int = 8,
+    ) -> None:
+        if attention not in ATTENTIONS:
+            raise ValueError(f"unknown attention {attention!r}; valid: {', '.join(ATTENTIONS)}")
+        if upsampling not in ("bilinear", "none"):
+            raise ValueError(f"unknown upsampling {upsampling!r}; valid: bilinear, none")
+        self.device = pick_device(device)
+        self.preset = get_preset(preset) if isinstance(preset, str) else preset
+        self.protocol = (
+            protocol
+            if isinstance(protocol, Protocol)
+            else get_protocol(protocol or self.preset.protocol)
+        )
+        self.attention, self.upsampling = attention, upsampling
+        self.whole_image, self.use_sam, self.use_pamr = whole_image, use_sam, use_pamr
+        self.verbose, self.batch = verbose, batch
+        clip, tokenizer = load_clip(self.preset.clip)
+        self.clip = clip.to(self.device)
+        self.encode_text = TextEncoder(self.clip, tokenizer)
+        self._sam: Sam2Masks | None = None
+        if use_sam:
+            self._sam = Sam2Masks(load_sam2(self.preset.sam).to(self.device))
+        self._log("CLIP %s on %s, %s attention", self.preset.name, self.device, attention)
+
+    def _log(self, message: str, *values: object) -> None:
+        logger.log(logging.INFO if self.verbose else logging.DEBUG, message, *values)
+
+    def predict_dense(
+        self,
+        image: ImageSource | EncodedImage,
+        class_names: Sequence[str],
+        return_logits: bool = False,
+        return_features: bool = False,
+    ) -> np.ndarray | tuple[np.ndarray | Tensor, ...]:
+        """The class of every pixel.
+
+        Args:
+            image: path, PIL image, (H, W, 3) uint8 RGB array, or an `EncodedImage`.
+            class_names: K names; one may carry synonyms, "sofa,couch".
+            return_logits: also give the logits.
+            return_features: also give the features.
+
+        Returns:
+            `seg_map` (H, W) int64 with indices into `class_names`; then, as asked for, `logits`
+            (K, H, W) float32 (log-probabilities: soft-max them over dim 0) and `features`
+            (D, H, W) float32 (upsampled by LoftUp when it is on, else bilinearly). Alone, or a
+            tuple in that order.
+        """
+        vocabulary = (
+            class_names if isinstance(class_names, Vocabulary) else Vocabulary.parse(class_names)
+        )
+        dense = self.dense(image, vocabulary, return_features=return_features)
+        seg_map = dense.labels
+        if not (return_logits or return_features):
+            return seg_map
+        results: list[np.ndarray | Tensor] = [seg_map]
+        if return_logits:
+            results.append(torch.from_numpy(dense.probs).clamp_min(1e-30).log())
+        if return_features:
+            results.append(dense.features)
+        return tuple(results)
+
+    @torch.no_grad()
+    def encode(self, image: ImageSource) -> EncodedImage:
+        """Run CLIP's image side, the costly part that no word changes."""
+        start = time.perf_counter()
+        pixels = load_image(image)
+        resized = resize_for_protocol(pixels, self.protocol.short_side, self.protocol.long_side)
+        visual = self.clip.visual
+        mean, std = (
+            torch.tensor(v, device=self.device).view(3, 1, 1)
+            for v in (visual.image_mean, visual.image_std)
+        )
+        tensor = torch.from_numpy(resized).to(self.device).permute(2, 0, 1).float() / 255
+        windows = encode_windows(
+            self.clip,
+            ((tensor - mean) / std)[None],
+            window=self.protocol.window,
+            stride=self.protocol.stride,
+            attention=self.attention,
+            batch=self.batch,
+        )
+        return EncodedImage(image=pixels, windows=windows, seconds=time.perf_counter() - start)
+
+    @torch.no_grad()
+    def dense(
+        self,
+        image: ImageSource | EncodedImage,
+        vocabulary: Vocabulary,
+        *,
+        return_features: bool = False,
+    ) -> DenseResult:
+        """Dense class map with probabilities and timings; see `DenseResult`."""
+        encoded = image if isinstance(image, EncodedImage) else self.encode(image)
+        start = time.perf_counter()
+        text = self.encode_text(vocabulary.query_words)  # (Q, D)
+        timings = {"clip": encoded.seconds, "text": time.perf_counter() - start}
+
+        start = time.perf_counter()
+        combine = whole_image_scores if self.whole_image else sliding_scores
+        scores = combine(encoded.windows, self._scorer(text))  # (Q, h', w') resized image
+        features = None
+        if return_features:
+            features = combine(encoded.windows, self._features)
+            features = F.interpolate(features[None], encoded.size, mode="bilinear")[0]
+        if self.use_pamr:
+            scores = pamr(encoded.windows.image, scores[None], PAMR_STEPS, PAMR_DILATIONS)[0]
+        timings["upsample"] = time.perf_counter() - start
+
+        start = time.perf_counter()
+        probs = self._probabilities(scores, encoded.size, vocabulary)
+        background = vocabulary.background_index
+        if background is not None and self.protocol.area_thd:
+            probs = apply_area_threshold(probs, self.protocol.area_thd, background)
+        threshold = self.protocol.prob_thd if background is not None else 0.0
+        labels = predict(probs, threshold, background)
+        timings["classes"] = time.perf_counter() - start
+        if self._sam is not None:
+            start = time.perf_counter()
+            records = self._sam.automatic(encoded.image)
+            labels = vote_by_masks(labels, probs, [r["segmentation"] for r in records])
+            timings["sam"] = time.perf_counter() - start
+        self._log("dense map in %.2f s", sum(timings.values()))
+        return DenseResult(
+            labels=labels.cpu().numpy(),
+            probs=probs.float().cpu().numpy(),
+            features=features,
+            timings=timings,
+        )
+
+    def _scorer(self, text: Tensor) -> Scorer:
+        """How patch features become word scores at the guide's pixels."""
+        return bilinear_scores(text) if self.upsampling == "bilinear" else nearest_scores(text)
+
+    def _features(self, features: Tensor, guide: Tensor) -> Tensor:
+        """Patch features at the guide's pixels."""
+        return F.interpolate(features.float(), guide.shape[2:], mode="bilinear")
+
+    def _probabilities(
+        self, scores: Tensor, size: tuple[int, int], vocabulary: Vocabulary
+    ) -> Tensor:
+        """Class probabilities at the original size, strip by strip.
+
+        Scores of all words at 24 megapixels would take gigabytes; those of the classes are kept.
+        """
+        height, width = size
+        word_class = torch.tensor(vocabulary.word_class, device=scores.device)
+        probs = scores.new_empty(int(word_class.max()) + 1, height, width)
+        rows = max(1, _STRIP_ELEMENTS // (len(scores) * width))
+        for top in range(0, height, rows):
+            strip = resize_rows(scores, size, top, min(top + rows, height))
+            probs[:, top : top + rows] = class_probabilities(
+                strip, word_class, self.protocol.logit_scale
+            )
+        return probs
