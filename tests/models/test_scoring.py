@@ -1,9 +1,17 @@
 """Probabilities, area threshold and prediction, by hand and against SCLIP's own step."""
 
+import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
-from models.scoring import apply_area_threshold, class_probabilities, predict
+from models.scoring import (
+    apply_area_threshold,
+    class_probabilities,
+    predict,
+    resize_rows,
+    vote_by_masks,
+)
 from tests.golden import load, max_error
 
 GOLDEN = load("sclip_slide")
@@ -81,3 +89,26 @@ def test_thresholds_without_a_background_are_refused():
         predict(probs, 0.1, 3)
     with pytest.raises(ValueError, match="one of the 3 classes, got -1"):
         apply_area_threshold(probs, 0.1, -1)
+
+
+@pytest.mark.parametrize("size", [(7, 5), (40, 23), (3, 90)])
+def test_strips_equal_the_whole_resize(size):
+    scores = torch.randn(4, 9, 13, generator=torch.Generator().manual_seed(0))
+    whole = F.interpolate(scores[None], size, mode="bilinear")[0]
+    for rows in (1, 2, 5, size[0]):
+        strips = [
+            resize_rows(scores, size, top, min(top + rows, size[0]))
+            for top in range(0, size[0], rows)
+        ]
+        assert max_error(torch.cat(strips, 1), whole) < 1e-5
+
+
+def test_masks_vote_and_the_smallest_decides():
+    labels = torch.zeros(2, 3, dtype=torch.int64)
+    probs = torch.tensor([[[0.9, 0.1, 0.1], [0.9, 0.9, 0.9]], [[0.1, 0.9, 0.9], [0.1, 0.1, 0.1]]])
+    top_right = np.array([[0, 1, 1], [0, 0, 0]], bool)
+    right = np.array([[0, 1, 1], [0, 1, 1]], bool)  # mean 0.5 each: the first class
+    nothing = np.zeros((2, 3), bool)
+    voted = vote_by_masks(labels, probs, [top_right, right, nothing])
+    assert voted.tolist() == [[0, 1, 1], [0, 0, 0]]
+    assert labels.sum() == 0
