@@ -3,8 +3,12 @@
 Shapes: Q query words, K classes, H W pixels.
 """
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def class_probabilities(scores: Tensor, word_class: Tensor, logit_scale: float) -> Tensor:
