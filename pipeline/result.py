@@ -1,0 +1,262 @@
+"""What a segmentation found, and its files.
+
+Shapes: H×W image pixels, M masks, K classes. Points are (x, y) and boxes (x0, y0, x1, y1), in
+pixels of the original image. In label maps 0 is "nothing named" and i + 1 is `class_names[i]`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .palette import voc_palette
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Segmentation:
+    """Masks with classes, and the label maps of one image.
+
+    Attributes:
+        label_map: (H, W) uint8, the final answer: 0 nothing named, i + 1 is `class_names[i]`.
+        dense_map: (H, W) uint8, same coding: what CLIP said before SAM 2.
+        masks: (M, H, W) bool; they may overlap.
+        class_ids: (M,) int64 index into `class_names`.
+        scores: (M,) float32 in 0…1, SAM 2's predicted IoU.
+        confidences: (M,) float32 in 0…1, mean class probability of the prompt's region.
+        agreement: (M,) float32 in 0…1, overlap of the mask with the prompt's region.
+        boxes: (M, 4) float32 XYXY, far edges excluded.
+        points: M arrays (n, 2) float32, the prompts' points (x, y).
+        sources: M words, where a mask is from: "sam2", or "region" for CLIP's own region.
+        class_names: K names.
+        image_path: where the image is from, if it was a file.
+        timings: seconds per stage.
+        settings: what it was made with.
+        versions: of the libraries, by name.
+    """
+
+    label_map: np.ndarray
+    dense_map: np.ndarray
+    masks: np.ndarray
+    class_ids: np.ndarray
+    scores: np.ndarray
+    confidences: np.ndarray
+    agreement: np.ndarray
+    boxes: np.ndarray
+    points: tuple[np.ndarray, ...]
+    sources: tuple[str, ...]
+    class_names: tuple[str, ...]
+    image_path: str | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: object) -> None:
+            object.__setattr__(self, name, value)
+
+        if isinstance(self.class_names, str):
+            raise ValueError(f"class_names must be a list of names, got {self.class_names!r}")
+        put("class_names", tuple(self.class_names))
+        put("sources", tuple(self.sources))
+        put("class_ids", _class_ids(self.class_ids, len(self.class_names)))
+        for name in ("scores", "confidences", "agreement", "boxes"):
+            put(name, np.asarray(getattr(self, name), np.float32))
+        put("points", tuple(np.asarray(points, np.float32) for points in self.points))
+
+        for name in ("label_map", "dense_map"):
+            _check_label_map(name, getattr(self, name), len(self.class_names))
+        size = self.label_map.shape
+        _expect("dense_map", self.dense_map.shape, size)
+        if self.masks.dtype != bool:
+            raise ValueError(f"masks must be bool, got {self.masks.dtype}; threshold them first")
+        count = len(self.masks)
+        _expect("masks", self.masks.shape, (count, *size))
+        _expect("class_ids", self.class_ids.shape, (count,))
+        _expect("boxes", self.boxes.shape, (count, 4))
+        for name in ("points", "sources"):
+            _expect(name, (len(getattr(self, name)),), (count,))
+        for name in ("scores", "confidences", "agreement"):
+            values = getattr(self, name)
+            _expect(name, values.shape, (count,))
+            if not ((values >= 0) & (values <= 1)).all():  # also refuses NaN
+                raise ValueError(f"{name} must lie in 0…1, got {values.tolist()}")
+        x0, y0, x1, y1 = self.boxes.T
+        if not (np.isfinite(self.boxes).all() and (x0 <= x1).all() and (y0 <= y1).all()):
+            raise ValueError(f"boxes must be finite XYXY corners, got {self.boxes.tolist()}")
+        for points in self.points:
+            if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
+                raise ValueError(f"points of a mask must be (n, 2) finite (x, y), got {points}")
+
+    @classmethod
+    def empty(
+        cls,
+        size: tuple[int, int],
+        class_names: Sequence[str],
+        *,
+        dense_map: np.ndarray | None = None,
+        image_path: str | None = None,
+        timings: dict[str, float] | None = None,
+        settings: dict[str, Any] | None = None,
+        versions: dict[str, str] | None = None,
+    ) -> Segmentation:
+        """Nothing found in an image of `size` (H, W)."""
+        return cls(
+            label_map=np.zeros(size, np.uint8),
+            dense_map=np.zeros(size, np.uint8) if dense_map is None else dense_map,
+            masks=np.zeros((0, *size), bool),
+            class_ids=np.zeros(0, np.int64),
+            scores=np.zeros(0),
+            confidences=np.zeros(0),
+            agreement=np.zeros(0),
+            boxes=np.zeros((0, 4)),
+            points=(),
+            sources=(),
+            class_names=tuple(class_names),
+            image_path=image_path,
+            timings=timings or {},
+            settings=settings or {},
+            versions=versions or {},
+        )
+
+    def __len__(self) -> int:
+        """Number of masks."""
+        return len(self.masks)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the image."""
+        return self.label_map.shape
+
+    def class_name(self, index: int) -> str:
+        """Class name of mask `index`."""
+        return self.class_names[self.class_ids[index]]
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """Everything but the label maps as plain JSON types; masks as COCO run lengths."""
+        height, width = self.size
+        counts = np.bincount(self.label_map.ravel(), minlength=len(self.class_names) + 1).tolist()
+        data = {
+            "image": {"path": self.image_path, "height": height, "width": width},
+            "class_names": list(self.class_names),
+            "class_pixels": dict(zip(self.class_names, counts[1:], strict=True)),
+            "unnamed_pixels": counts[0],
+            "masks": [self._mask_record(index) for index in range(len(self))],
+            "timings": self.timings,
+            "settings": self.settings,
+            "versions": self.versions,
+        }
+        return _plain(data)
+
+    def _mask_record(self, index: int) -> dict[str, Any]:
+        x0, y0, x1, y1 = self.boxes[index].tolist()
+        return {
+            "class_id": int(self.class_ids[index]),
+            "class_name": self.class_name(index),
+            "score": float(self.scores[index]),
+            "confidence": float(self.confidences[index]),
+            "agreement": float(self.agreement[index]),
+            "source": self.sources[index],
+            "box": [x0, y0, x1, y1],
+            "bbox": [x0, y0, x1 - x0, y1 - y0],
+            "area": int(self.masks[index].sum()),
+            "points": self.points[index].tolist(),
+            "segmentation": encode_rle(self.masks[index]),
+        }
+
+    def save_json(self, path: str | Path) -> None:
+        """Write `to_json_dict()`.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        text = json.dumps(self.to_json_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+        # A lone surrogate (an undecodable byte of a file name) becomes "?": JSON cannot hold it.
+        write_atomically(path, (text + "\n").encode("utf-8", errors="replace"))
+
+    def save_label_map(self, path: str | Path) -> None:
+        """Write the label map as a palette PNG: pixel values are the labels, 0 is black.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        image = Image.fromarray(self.label_map)
+        image.putpalette(voc_palette().tobytes())  # mode L becomes P, values stay
+        data = io.BytesIO()
+        image.save(data, format="PNG")
+        write_atomically(path, data.getvalue())
+
+
+def encode_rle(mask: np.ndarray) -> dict[str, Any]:
+    """COCO run lengths of a bool mask (H, W): {"size": [H, W], "counts": str}."""
+    from pycocotools import mask as coco  # slow to import, only needed here
+
+    rle = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
+    """The bool mask (H, W) of `encode_rle`."""
+    from pycocotools import mask as coco
+
+    return coco.decode(dict(rle)).astype(bool)
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all; parent folders are made.
+
+    Raises:
+        OSError: it cannot be written; what was there before is untouched.
+    """
+    path = Path(path).resolve()  # a link is written through
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _class_ids(values: object, classes: int) -> np.ndarray:
+    ids = np.asarray(values)
+    if ids.size and not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(f"class_ids must be integers, got {ids.dtype}")
+    if ids.size and not (ids.min() >= 0 and ids.max() < classes):
+        raise ValueError(f"class_ids must lie in 0…{classes - 1}, got {ids.tolist()}")
+    return ids.astype(np.int64)
+
+
+def _check_label_map(name: str, labels: np.ndarray, classes: int) -> None:
+    if labels.dtype != np.uint8 or labels.ndim != 2 or 0 in labels.shape:
+        raise ValueError(f"{name} must be uint8 of shape (H, W), got {labels.dtype} {labels.shape}")
+    if (highest := int(labels.max())) > classes:
+        raise ValueError(f"{name} has label {highest}, but the {classes} classes end at {classes}")
+
+
+def _expect(name: str, actual: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if tuple(actual) != tuple(expected):
+        raise ValueError(f"{name} must have shape {tuple(expected)}, got {tuple(actual)}")
+
+
+def _plain(value: Any) -> Any:
+    """JSON types only: arrays become lists, numpy numbers Python's, paths strings."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise ValueError(f"cannot write {type(value).__name__} as JSON: {value!r}")

@@ -1,0 +1,197 @@
+"""Results are checked when made, and their files hold what they held."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.palette import voc_palette
+from pipeline.result import Segmentation, decode_rle, encode_rle, write_atomically
+
+H, W = 4, 6
+
+
+def segmentation(**changes) -> Segmentation:
+    """A cat of 2×3 pixels at the top left, a sofa of 1×2 at the bottom right."""
+    masks = np.zeros((2, H, W), bool)
+    masks[0, :2, :3] = True
+    masks[1, 3, 4:] = True
+    label_map = np.zeros((H, W), np.uint8)
+    label_map[masks[0]], label_map[masks[1]] = 2, 3
+    fields = dict(
+        label_map=label_map,
+        dense_map=np.full((H, W), 1, np.uint8),
+        masks=masks,
+        class_ids=[1, 2],
+        scores=[0.5, 1.0],
+        confidences=[0.75, 0.25],
+        agreement=[1, 0],
+        boxes=[[0, 0, 3, 2], [4, 3, 6, 4]],
+        points=([[1, 0]], [[4, 3], [5, 3]]),
+        sources=["sam2", "region"],
+        class_names=["dog", "cat", "sofá"],
+        image_path="bilder/sofá.jpg",
+        timings={"clip": 0.5},
+        settings={"size": (H, W), "path": Path("a/b"), "scale": np.float32(0.5), "cap": None},
+        versions={"torch": "2"},
+    )
+    return Segmentation(**(fields | changes))
+
+
+def test_types_and_names():
+    result = segmentation()
+    assert len(result) == 2 and result.size == (H, W)
+    assert [result.class_name(i) for i in range(2)] == ["cat", "sofá"]
+    assert result.class_ids.dtype == np.int64
+    for values in (result.scores, result.confidences, result.agreement, result.boxes):
+        assert values.dtype == np.float32
+    assert [points.shape for points in result.points] == [(1, 2), (2, 2)]
+    assert result.class_names == ("dog", "cat", "sofá") and result.sources == ("sam2", "region")
+
+
+def test_empty():
+    dense = np.full((H, W), 1, np.uint8)
+    result = Segmentation.empty((H, W), ["cat"], dense_map=dense, timings={"clip": 1.0})
+    assert len(result) == 0 and result.masks.shape == (0, H, W) and result.boxes.shape == (0, 4)
+    assert not result.label_map.any() and result.dense_map is dense
+    data = json.loads(json.dumps(result.to_json_dict()))
+    assert data["masks"] == [] and data["unnamed_pixels"] == H * W
+    assert data["timings"] == {"clip": 1.0}
+    assert not Segmentation.empty((H, W), ["cat"]).dense_map.any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label_map": np.zeros((H, W), np.int64)}, "label_map must be uint8"),
+        ({"label_map": np.full((H, W), 4, np.uint8)}, "label_map has label 4, but the 3 classes"),
+        ({"dense_map": np.zeros((W, H), np.uint8)}, r"dense_map must have shape \(4, 6\)"),
+        ({"masks": np.zeros((2, H, W), np.float32)}, "masks must be bool, got float32"),
+        ({"masks": np.zeros((2, W, H), bool)}, r"masks must have shape \(2, 4, 6\), got \(2, 6, 4"),
+        ({"masks": np.zeros((3, H, W), bool)}, r"class_ids must have shape \(3,\), got \(2,\)"),
+        ({"class_ids": [1, 3]}, r"class_ids must lie in 0…2, got \[1, 3\]"),
+        ({"class_ids": [-1, 0]}, "class_ids must lie in 0…2"),
+        ({"class_ids": [0.0, 1.0]}, "class_ids must be integers"),
+        ({"scores": [0.5, 1.01]}, "scores must lie in 0…1"),
+        ({"scores": [0.5, np.nan]}, "scores must lie in 0…1"),
+        ({"agreement": [0.5]}, r"agreement must have shape \(2,\), got \(1,\)"),
+        ({"boxes": [[0, 0, 3], [4, 3, 6]]}, r"boxes must have shape \(2, 4\)"),
+        ({"boxes": [[3, 0, 0, 2], [4, 3, 6, 4]]}, "boxes must be finite XYXY"),
+        ({"points": ([[1, 0]],)}, r"points must have shape \(2,\), got \(1,\)"),
+        ({"points": ([1, 0], [[1, 2]])}, "points of a mask must be"),
+        ({"sources": ["sam2"]}, r"sources must have shape \(2,\), got \(1,\)"),
+        ({"class_names": "cat"}, "class_names must be a list"),
+    ],
+)
+def test_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        segmentation(**changes)
+
+
+def test_run_lengths_by_hand_and_round_trip():
+    mask = np.array([[0, 1, 1], [0, 0, 1]], bool)  # down the columns: 00 10 11
+    # Runs 2, 1, 1, 2; from the fourth on, COCO writes the difference to the one two before: 2 - 1.
+    assert encode_rle(mask) == {"size": [2, 3], "counts": "2111"}
+    rng = np.random.default_rng(0)
+    for size in ((1, 1), (1, 9), (7, 1), (13, 5)):
+        for density in (0, 0.5, 1):
+            mask = rng.random(size) < density
+            rle = json.loads(json.dumps(encode_rle(mask)))
+            assert rle["size"] == list(size)
+            np.testing.assert_array_equal(decode_rle(rle), mask)
+
+
+def test_json_file(tmp_path):
+    result = segmentation()
+    path = tmp_path / "new" / "folder" / "à.json"
+    result.save_json(path)
+    data = json.loads(path.read_text(encoding="utf-8"))
+    assert data["image"] == {"path": "bilder/sofá.jpg", "height": H, "width": W}
+    assert data["class_names"] == ["dog", "cat", "sofá"]
+    assert data["class_pixels"] == {"dog": 0, "cat": 6, "sofá": 2} and data["unnamed_pixels"] == 16
+    assert data["settings"] == {"size": [H, W], "path": "a/b", "scale": 0.5, "cap": None}
+    assert data["timings"] == {"clip": 0.5} and data["versions"] == {"torch": "2"}
+    sofa = data["masks"][1]
+    rle = sofa.pop("segmentation")
+    assert sofa == {
+        "class_id": 2,
+        "class_name": "sofá",
+        "score": 1.0,
+        "confidence": 0.25,
+        "agreement": 0.0,
+        "source": "region",
+        "box": [4, 3, 6, 4],
+        "bbox": [4, 3, 2, 1],
+        "area": 2,
+        "points": [[4, 3], [5, 3]],
+    }
+    np.testing.assert_array_equal(decode_rle(rle), result.masks[1])
+    assert list(path.parent.iterdir()) == [path]  # nothing left over
+
+
+def test_json_refuses_what_it_cannot_hold(tmp_path):
+    with pytest.raises(ValueError, match="cannot write object as JSON"):
+        segmentation(settings={"x": object()}).save_json(tmp_path / "a.json")
+    with pytest.raises(ValueError, match="JSON compliant"):
+        segmentation(timings={"x": float("nan")}).save_json(tmp_path / "a.json")
+    assert not list(tmp_path.iterdir())
+    segmentation(image_path="b\udce9.jpg").save_json(tmp_path / "a.json")
+    assert json.loads((tmp_path / "a.json").read_text())["image"]["path"] == "b?.jpg"
+
+
+def test_label_map_file(tmp_path):
+    result = segmentation()
+    path = tmp_path / "map"  # PNG whatever the name
+    result.save_label_map(path)
+    with Image.open(path) as image:
+        assert image.format == "PNG" and image.mode == "P" and image.size == (W, H)
+        np.testing.assert_array_equal(np.asarray(image), result.label_map)
+        palette = np.asarray(image.getpalette()).reshape(-1, 3)
+        np.testing.assert_array_equal(palette, voc_palette()[: len(palette)])
+        assert image.convert("RGB").getpixel((0, 0)) == (0, 128, 0)  # the cat, label 2
+        assert image.convert("RGB").getpixel((5, 0)) == (0, 0, 0)
+
+
+def test_label_map_keeps_all_values(tmp_path):
+    values = np.arange(255, dtype=np.uint8).reshape(5, 51)
+    result = replace(Segmentation.empty((5, 51), [f"c{i}" for i in range(254)]), label_map=values)
+    result.save_label_map(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), values)
+
+
+def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    write_atomically(path, b"old")
+
+    def full_disk(*_args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full_disk)
+        with pytest.raises(OSError, match="No space"):
+            write_atomically(path, b"new")
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new" and list(tmp_path.iterdir()) == [path]
+
+
+def test_unwritable_places(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OSError):
+        write_atomically(tmp_path / "file" / "a.txt", b"")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError):
+        write_atomically(tmp_path / "folder", b"")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_link_is_written_through(tmp_path):
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("old")
+    link.symlink_to(target)
+    write_atomically(link, b"new")
+    assert link.is_symlink() and target.read_text() == "new"
