@@ -1,0 +1,253 @@
+"""SAM's candidate masks → the chosen, merged masks and one label map. Pure functions.
+
+SAM answers a point with three nested candidates (part, object, whole) and a predicted IoU for
+each, but does not know which of them was meant. The dense class map does: the right candidate
+resembles the component of the map that the prompt came from.
+
+Masks are (H, W) bool arrays or, where they are many or large, `Region` crops; both may be mixed.
+Boxes XYXY with exclusive ends, sizes (H, W), scores and IoUs 0..1.
+Shapes: N prompts, C candidates of each (SAM: 3), L side of SAM's mask logits, M masks, K classes,
+H×W pixels of the original image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipeline.regions import Region
+
+Mask = np.ndarray | Region
+
+RULES = ("product", "iou", "agreement")
+
+
+class Choice(NamedTuple):
+    """The candidate chosen for each prompt, and why."""
+
+    index: np.ndarray  # (N,) int64, which candidate
+    score: np.ndarray  # (N,) float32, its predicted IoU
+    agreement: np.ndarray  # (N,) float32, its IoU with the prompt's component
+    agreements: np.ndarray  # (N, C) float32, of all candidates
+
+
+def choose_candidates(
+    low_res: np.ndarray,
+    iou: np.ndarray,
+    prompts: Sequence[Mapping[str, Any]],
+    size: tuple[int, int],
+    *,
+    rule: str = "product",
+) -> Choice:
+    """Chooses one of SAM's candidates per prompt, before any is enlarged.
+
+    Agreement is the IoU of a candidate (logits above 0) with the prompt's `component`, measured on
+    SAM's own grid: the component enters as the share of each cell that it covers, so that one
+    smaller than a cell still counts by its area.
+
+    Args:
+        low_res: (N, C, L, L) mask logits; the grid spans the whole image, squashed to a square.
+        iou: (N, C) predicted IoUs.
+        prompts: N prompts, as from `extract_prompt_points_from_upsampled`.
+        size: (H, W) of the original image.
+        rule: what the choice maximises: product (predicted IoU × agreement), iou or agreement.
+            Among equals the first.
+
+    Returns:
+        A `Choice` with one entry per prompt.
+    """
+    low_res, iou = np.asarray(low_res), np.asarray(iou, np.float32)
+    if rule not in RULES:
+        raise ValueError(f"unknown rule {rule!r}; valid ones: {', '.join(RULES)}")
+    if low_res.ndim != 4 or low_res.shape[2] != low_res.shape[3] or low_res.shape[1] == 0:
+        raise ValueError(f"low_res must be logits (N, C, L, L), got shape {low_res.shape}")
+    if iou.shape != low_res.shape[:2] or len(prompts) != len(low_res):
+        raise ValueError(
+            f"low_res is for {low_res.shape[:2]} prompts × candidates, but iou has shape "
+            f"{iou.shape} and there are {len(prompts)} prompts; give one row per prompt"
+        )
+    if not np.isfinite(iou).all():
+        raise ValueError("the predicted IoUs must be finite numbers, got NaN or infinity")
+
+    agreements = np.zeros(iou.shape, np.float32)
+    coverages: dict[int, np.ndarray] = {}  # prompts on one component share it
+    for row, prompt in enumerate(prompts):
+        component = prompt["component"]
+        if id(component) not in coverages:
+            coverages[id(component)] = component.coverage(size, low_res.shape[-1])
+        agreements[row] = _soft_iou(low_res[row] > 0, coverages[id(component)])
+
+    # An untrained or unbounded IoU head may leave 0..1; signs must not turn a product around.
+    bounded = iou.clip(0, 1)
+    value = {"product": bounded * agreements, "iou": iou, "agreement": agreements}[rule]
+    index = value.argmax(axis=1)
+    rows = np.arange(len(index))
+    return Choice(index, iou[rows, index], agreements[rows, index], agreements)
+
+
+def _soft_iou(candidates: np.ndarray, coverage: np.ndarray) -> np.ndarray:
+    """IoU of (C, L, L) bool with (L, L) shares of cells, (C,)."""
+    shared = (candidates * coverage).sum(axis=(1, 2), dtype=np.float64)
+    total = np.count_nonzero(candidates, axis=(1, 2)) + coverage.sum(dtype=np.float64)
+    union = total - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def accept(
+    score: np.ndarray,
+    agreement: np.ndarray,
+    *,
+    min_score: float = 0.5,
+    min_agreement: float = 0.3,
+) -> np.ndarray:
+    """Which of SAM's masks to keep; for the others the dense map's own region is the safer answer.
+
+    Args:
+        score: (N,) predicted IoU of the chosen candidates.
+        agreement: (N,) their IoU with the prompts' components.
+        min_score: least predicted IoU, 0 to keep all.
+        min_agreement: least agreement, 0 to keep all.
+
+    Returns:
+        (N,) bool, True to keep SAM's mask, False to fall back to the region.
+    """
+    score, agreement = np.asarray(score), np.asarray(agreement)
+    if score.shape != agreement.shape:
+        raise ValueError(
+            f"score and agreement must have one shape, got {score.shape} and {agreement.shape}"
+        )
+    for name, value in (("min_score", min_score), ("min_agreement", min_agreement)):
+        _check_unit(name, value)
+    return (score >= min_score) & (agreement >= min_agreement)
+
+
+def box_of(mask: Mask) -> tuple[int, int, int, int]:
+    """Tight box of a mask: XYXY, ends exclusive; (0, 0, 0, 0) of an empty one."""
+    return _tight(mask).box
+
+
+def merge_overlapping(
+    masks: Sequence[Mask],
+    class_ids: Sequence[int] | np.ndarray,
+    scores: Sequence[float] | np.ndarray,
+    iou_threshold: float = 0.8,
+) -> list[list[int]]:
+    """Groups masks of one class that show the same object.
+
+    From the best score down, each mask not yet grouped takes in every remaining mask of its class
+    that overlaps it by more than the threshold. Equal scores go by index.
+
+    Args:
+        masks: M masks.
+        class_ids: M class indices.
+        scores: M scores.
+        iou_threshold: IoU above which two masks are one; 1 merges nothing.
+
+    Returns:
+        Groups of indices, each best first: keep `group[0]`, pool the points of the others into
+        it. Groups by the score of their best; together they hold each index once.
+    """
+    _check_lengths(masks, class_ids, scores)
+    _check_unit("iou_threshold", iou_threshold)
+    class_ids = np.asarray(class_ids)
+    order = np.argsort(-np.asarray(scores, np.float64), kind="stable").tolist()
+    if iou_threshold == 1:
+        return [[i] for i in order]
+    regions = [_tight(mask) for mask in masks]
+    areas = np.array([region.area for region in regions], np.int64)
+    boxes = np.array([region.box for region in regions], np.int64).reshape(-1, 4)
+
+    groups, grouped = [], np.zeros(len(masks), bool)
+    for best in order:
+        if grouped[best]:
+            continue
+        # The overlap is at most that of the boxes and the smaller area, and IoU grows with it:
+        # only pairs that could pass are compared pixel by pixel.
+        ends = np.minimum(boxes[best, 2:], boxes[:, 2:])
+        sides = (ends - np.maximum(boxes[best, :2], boxes[:, :2])).clip(0)
+        bound = np.minimum(sides.prod(axis=1), np.minimum(areas[best], areas))
+        possible = bound > iou_threshold * (areas[best] + areas - bound)
+        possible &= (class_ids == class_ids[best]) & ~grouped
+        group = [best]
+        for other in order:
+            if other != best and possible[other]:
+                shared = regions[best].overlap(regions[other])
+                if shared > iou_threshold * (areas[best] + areas[other] - shared):
+                    group.append(other)
+        grouped[group] = True
+        groups.append(group)
+    return groups
+
+
+def resolve_label_map(
+    masks: Sequence[Mask],
+    class_ids: Sequence[int] | np.ndarray,
+    scores: Sequence[float] | np.ndarray,
+    probs: np.ndarray | None,
+    size: tuple[int, int],
+) -> np.ndarray:
+    """One class per pixel from masks that may overlap.
+
+    Where masks of several classes meet, the pixel goes to the highest score × probability of the
+    mask's class at that pixel, among equals to the earlier mask.
+
+    Args:
+        masks: M masks.
+        class_ids: M class indices, 0..K-1.
+        scores: M scores, 0 or more.
+        probs: (K, H, W) dense class probabilities; None decides by score alone.
+        size: (H, W).
+
+    Returns:
+        (H, W) label map: 0 where no mask is, class index + 1 elsewhere; uint8, or uint16 when a
+        label does not fit.
+    """
+    _check_lengths(masks, class_ids, scores)
+    ids = np.asarray(class_ids, np.int64)
+    weights = np.asarray(scores, np.float32)
+    if not (weights >= 0).all():
+        raise ValueError(f"scores must be numbers of 0 or more, got {weights.min()}")
+    if probs is not None and (probs.ndim != 3 or probs.shape[1:] != tuple(size)):
+        raise ValueError(
+            f"probs must be (K, H, W) with (H, W) = {tuple(size)}, got shape {probs.shape}"
+        )
+    highest = np.iinfo(np.uint16).max - 1 if probs is None else len(probs) - 1
+    if len(ids) and not (ids.min() >= 0 and ids.max() <= highest):
+        raise ValueError(f"class_ids must be 0..{highest}, got {ids.min()}..{ids.max()}")
+
+    labels = np.zeros(size, np.min_scalar_type(int(ids.max(initial=0)) + 1))
+    best = np.full(size, -1, np.float32)
+    for mask, class_id, weight in zip(masks, ids, weights, strict=True):
+        if isinstance(mask, np.ndarray) and mask.shape != tuple(size):
+            raise ValueError(f"masks must have the size {tuple(size)} (H, W), got {mask.shape}")
+        region = _tight(mask)
+        region.check_inside(size)
+        window = region.window
+        value = weight if probs is None else probs[class_id][window].astype(np.float32) * weight
+        wins = region.mask & (value > best[window])
+        labels[window][wins] = class_id + 1
+        best[window] = np.where(wins, value, best[window])
+    return labels
+
+
+def _tight(mask: Mask) -> Region:
+    """A mask as a region in its tight box, without copying pixels."""
+    if not isinstance(mask, Region):
+        return Region.from_mask(np.asarray(mask), copy=False)
+    tight = Region.from_mask(mask.mask, copy=False)
+    return Region(mask.top + tight.top, mask.left + tight.left, tight.mask)
+
+
+def _check_lengths(masks: Sequence[Mask], class_ids: Sequence, scores: Sequence) -> None:
+    if not len(masks) == len(class_ids) == len(scores):
+        raise ValueError(
+            "masks, class_ids and scores must have one entry per mask, got "
+            f"{len(masks)}, {len(class_ids)} and {len(scores)}"
+        )
+
+
+def _check_unit(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be within 0..1, got {value}")

@@ -1,0 +1,205 @@
+"""Confident regions of a dense class map → prompts.
+
+A region is an 8-connected component of the pixels that have one class and at least
+`min_confidence` of that class's probability. Each becomes one prompt; `pipeline.points` says where
+in it the points go.
+
+Points are (x, y) pixels of the map, boxes XYXY with exclusive ends, sizes (H, W).
+Shapes: H×W pixels of the map, K classes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+from scipy import ndimage
+from skimage.measure import label
+
+from pipeline.points import STRATEGIES, Point, nearest_points, pole
+from pipeline.regions import Region
+
+logger = logging.getLogger(__name__)
+
+_ROWS_AT_ONCE = 256  # keeps temporary index arrays small on large images
+
+
+class Prompt(TypedDict):
+    """One confident region and where to click in it."""
+
+    point: Point
+    class_idx: int
+    class_name: str
+    confidence: float  # mean probability of the class in the region
+    region_size: int  # pixels
+    negative_points: list[Point]  # on other classes, nearest first
+    points: list[Point]  # all positive points, `point` first
+    box: tuple[int, int, int, int]  # of the region, XYXY
+    region: Region  # the confident pixels
+    component: Region  # the component of the class map around them, whatever its confidence
+
+
+def extract_prompt_points_from_upsampled(
+    seg_map: np.ndarray,
+    probs: np.ndarray,
+    vocabulary: Sequence[str],
+    min_confidence: float = 0.7,
+    min_region_size: int = 100,
+    *,
+    strategy: str = "pole",
+    points_per_region: int = 3,
+    negative_points: int = 0,
+    background_idx: int | None = None,
+) -> list[Prompt]:
+    """One prompt per confident region of a dense class map.
+
+    Args:
+        seg_map: (H, W) integer class indices.
+        probs: (H, W, K) class probabilities.
+        vocabulary: K class names.
+        min_confidence: least probability of a region's class at each of its pixels.
+        min_region_size: least size of a region, pixels.
+        strategy: pole, centroid, peak or multi, see `pipeline.points`.
+        points_per_region: most points of a region under `multi`; the others give one.
+        negative_points: most points per prompt on other classes (the background included): the
+            poles of the confident regions nearest to the prompt's; 0 for none.
+        background_idx: a class that is not prompted.
+
+    Returns:
+        Prompts by class, then from large to small, then in reading order; empty when no region
+        is confident and large enough.
+
+    Raises:
+        ValueError: maps, names or options that do not fit.
+    """
+    seg_map, probs = np.asarray(seg_map), np.asarray(probs)
+    _check_maps(seg_map, probs, vocabulary)
+    _check_options(min_confidence, min_region_size, strategy, points_per_region, negative_points)
+    if background_idx is not None and not 0 <= background_idx < len(vocabulary):
+        raise ValueError(
+            f"background_idx must be None or one of 0..{len(vocabulary) - 1}, got {background_idx}"
+        )
+    confidence = _class_probability(seg_map, probs)
+    is_confident = confidence >= min_confidence
+    regions = _regions(seg_map, is_confident, max(1, min_region_size))
+    prompted = [(c, region) for c, region in regions if c != background_idx]
+    components = _components_around(seg_map, [region for _, region in prompted])
+    poles = [(c, pole(r, confidence[r.window])) for c, r in regions if negative_points]
+
+    prompts: list[Prompt] = []
+    for (class_idx, region), component in zip(prompted, components, strict=True):
+        inside = confidence[region.window]
+        points = STRATEGIES[strategy](region, inside, points_per_region)
+        others = [point for c, point in poles if c != class_idx]
+        prompts.append(
+            Prompt(
+                point=points[0],
+                class_idx=class_idx,
+                class_name=vocabulary[class_idx],
+                confidence=float(inside[region.mask].mean(dtype=np.float64)),
+                region_size=region.area,
+                negative_points=nearest_points(others, region, negative_points),
+                points=points,
+                box=region.box,
+                region=region,
+                component=component,
+            )
+        )
+    logger.debug("%d prompts from %d confident regions", len(prompts), len(regions))
+    return prompts
+
+
+def _class_probability(seg_map: np.ndarray, probs: np.ndarray) -> np.ndarray:
+    """Probability of each pixel's own class, (H, W) float32 or float64."""
+    confidence = np.empty(seg_map.shape, np.float64 if probs.dtype == np.float64 else np.float32)
+    for start in range(0, len(seg_map), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        index = seg_map[rows, :, None].astype(np.intp)
+        confidence[rows] = np.take_along_axis(probs[rows], index, axis=2)[..., 0]
+    low, high = confidence.min(), confidence.max()  # both NaN when any value is
+    if not (low >= 0 and high <= 1 + 1e-3):
+        raise ValueError(
+            f"probs must be probabilities in 0..1, got values from {low:.4g} to {high:.4g}; "
+            "take the softmax of logits over the classes first"
+        )
+    return confidence
+
+
+def _regions(seg_map: np.ndarray, chosen: np.ndarray, min_size: int) -> list[tuple[int, Region]]:
+    """Components of equal class among the chosen pixels, each with its class.
+
+    Returns:
+        by class, then from large to small, then in reading order.
+    """
+    labels = label(np.where(chosen, seg_map.astype(np.int32) + 1, 0), background=0, connectivity=2)
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0  # the pixels not chosen
+    kept = np.flatnonzero(sizes >= min_size)
+    renumbered = np.zeros(len(sizes), np.int32)
+    renumbered[kept] = np.arange(1, len(kept) + 1)
+    labels = renumbered[labels]
+    regions = []
+    for number, window in enumerate(ndimage.find_objects(labels), start=1):
+        mask = labels[window] == number
+        region = Region(window[0].start, window[1].start, mask)
+        regions.append((int(seg_map[window].flat[mask.argmax()]), region))
+    # Labels are numbered in reading order of their first pixels, and the sort is stable.
+    order = sorted(range(len(regions)), key=lambda i: (regions[i][0], -int(sizes[kept[i]])))
+    return [regions[i] for i in order]
+
+
+def _components_around(seg_map: np.ndarray, regions: Sequence[Region]) -> list[Region]:
+    """For each region, the component of equal class that holds it; shared where regions share."""
+    if not regions:
+        return []
+    labels = label(seg_map.astype(np.int32) + 1, background=0, connectivity=2)
+    windows = ndimage.find_objects(labels)
+    components: dict[int, Region] = {}
+    numbers = [int(labels[r.window].flat[r.mask.argmax()]) for r in regions]
+    for number in set(numbers):
+        window = windows[number - 1]
+        mask = labels[window] == number
+        components[number] = Region(window[0].start, window[1].start, mask)
+    return [components[number] for number in numbers]
+
+
+def _check_maps(seg_map: np.ndarray, probs: np.ndarray, vocabulary: Sequence[str]) -> None:
+    if vocabulary is None or isinstance(vocabulary, str) or len(vocabulary) == 0:
+        raise ValueError(f"vocabulary must be a non-empty list of class names, got {vocabulary!r}")
+    if seg_map.ndim != 2 or seg_map.size == 0 or not np.issubdtype(seg_map.dtype, np.integer):
+        raise ValueError(
+            f"seg_map must be (H, W) integers, got {seg_map.dtype} of shape {seg_map.shape}"
+        )
+    expected = (*seg_map.shape, len(vocabulary))
+    if probs.shape != expected or not np.issubdtype(probs.dtype, np.floating):
+        raise ValueError(
+            f"probs must be float of shape {expected} (H, W, K: the size of seg_map, one channel "
+            f"per class name), got {probs.dtype} of shape {probs.shape}"
+        )
+    low, high = int(seg_map.min()), int(seg_map.max())
+    if low < 0 or high >= len(vocabulary):
+        raise ValueError(
+            f"seg_map must index the {len(vocabulary)} class names (0..{len(vocabulary) - 1}), "
+            f"got values from {low} to {high}"
+        )
+
+
+def _check_options(
+    min_confidence: float,
+    min_region_size: int,
+    strategy: str,
+    points_per_region: int,
+    negative_points: int,
+) -> None:
+    if not 0 <= min_confidence <= 1:
+        raise ValueError(f"min_confidence must be within 0..1, got {min_confidence}")
+    if min_region_size < 0:
+        raise ValueError(f"min_region_size must be 0 pixels or more, got {min_region_size}")
+    if strategy not in STRATEGIES:
+        raise ValueError(f"unknown strategy {strategy!r}; valid ones: {', '.join(STRATEGIES)}")
+    if points_per_region < 1:
+        raise ValueError(f"points_per_region must be 1 or more, got {points_per_region}")
+    if negative_points < 0:
+        raise ValueError(f"negative_points must be 0 or more, got {negative_points}")
