@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from models.sam2_masks import Sam2Masks, available_configs, build_sam2, load_sam2_weights
+from models.sam2_masks import Sam2Masks, available_configs, build_sam2
+from models.weights import load_strictly, read_state_dict
 
 TINY = Path(__file__).parents[2] / "models" / "tiny" / "sam2_tiny.yaml"
 HEIGHT, WIDTH = 48, 80  # H ≠ W
@@ -196,13 +197,14 @@ def test_configs_by_name():
 
 
 @pytest.mark.parametrize("name", ["sam2_hiera_t.yaml", "configs/sam2.1/sam2.1_hiera_t.yaml"])
-def test_official_configs_build_and_load_their_own_checkpoints(name):
+def test_official_configs_build_and_load_their_own_checkpoints(name, tmp_path):
     model = build_sam2(name)
     assert model.image_size == 1024 and not model.training
     is_21 = any("no_obj_embed_spatial" in key for key in model.state_dict())
     assert is_21 == ("2.1" in name)
     checkpoint = {k: torch.full_like(v, 0.5) for k, v in model.state_dict().items()}
-    load_sam2_weights(model, {"model": checkpoint})
+    torch.save({"model": checkpoint}, tmp_path / "sam2.pt")
+    load_strictly(model, read_state_dict(tmp_path / "sam2.pt"), "sam2.pt")
     assert all((value == 0.5).all() for value in model.state_dict().values())
 
 
@@ -221,19 +223,7 @@ def test_half_precision_file_round_trip(model, tmp_path):
     state = {k: v.half().contiguous() for k, v in model.state_dict().items()}
     save_file(state, tmp_path / "weights.safetensors")
     other = build_sam2(TINY)
-    load_sam2_weights(other, load_file(tmp_path / "weights.safetensors"))
+    load_strictly(other, read_state_dict(tmp_path / "weights.safetensors"), "weights.safetensors")
     for name, value in other.state_dict().items():
         assert value.dtype == torch.float32
         assert torch.equal(value, state[name].float()), name
-
-
-def test_weights_must_fit(model):
-    state = dict(model.state_dict())
-    name = "sam_mask_decoder.iou_token.weight"
-    value = state.pop(name)
-    with pytest.raises(ValueError, match=f"{name} is missing"):
-        load_sam2_weights(model, state)
-    with pytest.raises(ValueError, match=r"is \(1, 64\), not \(1, 128\)"):
-        load_sam2_weights(model, {**state, name: value[:, :64]})
-    with pytest.raises(ValueError, match="more is unknown"):
-        load_sam2_weights(model, {**state, name: value, "more": value})
