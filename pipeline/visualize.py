@@ -73,7 +73,7 @@ def draw_segmentation(
     dense = label_colors()[resize_labels(segmentation.dense_map, small)]
     panels = {
         "main": (
-            _counted(count),
+            _counted(count).capitalize(),
             draw_overlay(image, segmentation, main),
         ),
         "photo": ("Image", resize_image(image, small)),
