@@ -18,24 +18,30 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import open_clip
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.clip_dense import dense_features, forward_trunk, last_block, project
-from models.text import DEFAULT_TEMPLATES, encode_texts, encode_words
+from models.text import DEFAULT_TEMPLATES, encode_texts
 
-from ..world import VOC_NOUNS, Scene, World, load_world, render_scene
+from ..world import Scene, World, load_world, render_scene
 from .loop import MovingAverage, Run
+from .validation import (
+    BACKGROUND,
+    EVAL_NOUNS,
+    Namer,
+    confusion,
+    enlarge,
+    held_out_scene,
+    mean_iou,
+)
 
 logger = logging.getLogger(__name__)
 
 SIDE, PATCH = 224, 16
 PLAIN_TEMPLATES = ("{}", "a {}", "a photo of a {}.", "the {}")
-BACKGROUND = ("background", "backdrop")
-EVAL_NOUNS = (*VOC_NOUNS, "tree", "building")
 
 
 class Names:
@@ -204,26 +210,14 @@ SURFACE_WEIGHT = 0.2  # most patches show no thing: they would drown the others
 @torch.no_grad()
 def validate(clip: nn.Module, tokenizer, world: World, count: int = 48) -> float:
     """mIoU (percent) of whole 224² held-out scenes: bilinear scores, VOC nouns and background."""
-    words = [(w,) for w in EVAL_NOUNS] + [(*(n for s in world.stuff for n in s), *BACKGROUND)]
-    flat = [w for group in words for w in group]
-    owner = torch.tensor([k for k, group in enumerate(words) for _ in group])
-    text = encode_words(clip, tokenizer, flat, DEFAULT_TEMPLATES[::10])
-    classes = {noun: i + 1 for i, noun in enumerate(EVAL_NOUNS)}
-    k = len(words)
-    matrix = np.zeros((k, k), np.int64)
+    namer = Namer(clip, tokenizer, world)
+    matrix = np.zeros((namer.count, namer.count), np.int64)
     for i in range(count):
-        scene = render_scene(
-            world, np.random.default_rng([999, i]), size=(SIDE, SIDE), nouns=EVAL_NOUNS
-        )
-        features = F.normalize(dense_features(clip, normalise([scene.image], clip)), dim=1)
-        scores = torch.einsum("chw,qc->qhw", features[0], text)
-        best = torch.stack([scores[owner == c].amax(0) for c in range(k)])
-        up = F.interpolate(best[None], (SIDE, SIDE), mode="bilinear")[0]
-        predicted = (up.argmax(0).numpy() + 1) % k  # the background group comes last: 0
-        truth = scene.label_map(classes)
-        matrix += np.bincount((truth * k + predicted).ravel(), minlength=k * k).reshape(k, k)
-    union = matrix.sum(0) + matrix.sum(1) - matrix.diagonal()
-    return 100 * float((matrix.diagonal()[union > 0] / union[union > 0]).mean())
+        scene = held_out_scene(world, i, (SIDE, SIDE))
+        features = dense_features(clip, normalise([scene.image], clip))[0]
+        predicted = enlarge(namer.scores(features), (SIDE, SIDE)).argmax(0).numpy()
+        matrix += confusion(namer.truth(scene), predicted, namer.count)
+    return mean_iou(matrix)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,75 @@
+"""How well dense features name the pixels of held-out scenes: mean IoU, also near outlines alone.
+
+Shapes: K classes with background as class 0, Q query words, C joint width, H×W pixels.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.text import DEFAULT_TEMPLATES, encode_words
+
+from ..world import VOC_NOUNS, Scene, World, render_scene
+
+EVAL_NOUNS = (*VOC_NOUNS, "tree", "building")
+BACKGROUND = ("background", "backdrop")
+HELD_OUT = 999  # first of the two numbers that seed a held-out scene; training seeds differ
+
+
+def held_out_scene(world: World, i: int, size: tuple[int, int]) -> Scene:
+    """Scene number `i` of those that no training run sees, with the evaluation's nouns."""
+    return render_scene(world, np.random.default_rng([HELD_OUT, i]), size=size, nouns=EVAL_NOUNS)
+
+
+class Namer:
+    """The evaluation's classes as text vectors of one CLIP; names cells or pixels.
+
+    Every surface of the world is part of the background class.
+    """
+
+    def __init__(self, clip: nn.Module, tokenizer, world: World) -> None:
+        background = (*(name for names in world.stuff for name in names), *BACKGROUND)
+        groups = [background, *((noun,) for noun in EVAL_NOUNS)]
+        self.count = len(groups)
+        self._class_of = {noun: k for k, noun in enumerate(EVAL_NOUNS, start=1)}
+        self._owner = torch.tensor([k for k, words in enumerate(groups) for _ in words])
+        flat = [word for words in groups for word in words]
+        self._text = encode_words(clip, tokenizer, flat, DEFAULT_TEMPLATES[::10])  # (Q, C)
+
+    def truth(self, scene: Scene) -> np.ndarray:
+        """(H, W) int64 classes of a scene."""
+        return scene.label_map(self._class_of)
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Cosine with the best word of every class: (C, H, W) -> (K, H, W)."""
+        words = torch.einsum("chw,qc->qhw", F.normalize(features.float(), dim=0), self._text)
+        return torch.stack([words[self._owner == k].amax(0) for k in range(self.count)])
+
+
+def enlarge(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    """(K, h, w) scores to pixels, bilinearly."""
+    return F.interpolate(scores[None], size, mode="bilinear", align_corners=False)[0]
+
+
+def confusion(truth: np.ndarray, predicted: np.ndarray, count: int) -> np.ndarray:
+    """(K, K) int64: pixels by their true (row) and predicted (column) class."""
+    pairs = (truth * count + predicted).ravel()
+    return np.bincount(pairs, minlength=count * count).reshape(count, count)
+
+
+def mean_iou(matrix: np.ndarray) -> float:
+    """Mean IoU in percent over the classes of a (K, K) confusion matrix that occur at all."""
+    both = matrix.diagonal()
+    union = matrix.sum(0) + matrix.sum(1) - both
+    return 100 * float((both[union > 0] / union[union > 0]).mean())
+
+
+def edge_band(labels: np.ndarray, radius: int = 3) -> np.ndarray:
+    """(H, W) bool: pixels with another label at most `radius` pixels away (in a square)."""
+    kernel = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
+    labels = labels.astype(np.float32)  # OpenCV's morphology knows no int64
+    return cv2.dilate(labels, kernel) != cv2.erode(labels, kernel)
