@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from .protocols import Protocol
+
 MODELS = Path(__file__).resolve().parent
 
 
@@ -53,9 +55,9 @@ class Preset:
 
     name: str
     clip: ClipPreset
-    loftup: str  # key of LOFTUPS
+    loftup: str | Path  # key of LOFTUPS, or a checkpoint
     sam: SamPreset
-    protocol: str  # key of models.protocols.PROTOCOLS
+    protocol: str | Protocol  # key of models.protocols.PROTOCOLS, or one of its own
     text_space: str  # how LoftUp's output is compared with text: "restored" or "channel_norm"
 
 
@@ -125,18 +127,19 @@ def get_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def loftup_for(features: str, name: str | None = None) -> LoftUpPreset:
+def loftup_for(features: str, name: str) -> LoftUpPreset:
     """The LoftUp called `name`, checked to fit features of the kind `features`.
 
     Raises:
         ValueError: unknown name, or trained for other features; the message lists those that fit.
     """
     fitting = [key for key, preset in LOFTUPS.items() if preset.features == features]
+    if name in fitting:
+        return LOFTUPS[name]
+    valid = ", ".join(fitting) or "none, train one with scripts/train_loftup.py"
     if name not in LOFTUPS:
-        raise ValueError(f"unknown LoftUp {name!r}; for {features} features: {', '.join(fitting)}")
-    if name not in fitting:
-        raise ValueError(
-            f"{name} upsamples {LOFTUPS[name].features} features, not {features}; "
-            f"for {features}: {', '.join(fitting) or 'none, train one with scripts/train_loftup.py'}"
-        )
-    return LOFTUPS[name]
+        raise ValueError(f"unknown LoftUp {name!r}; for {features} features: {valid}")
+    raise ValueError(
+        f"{name} upsamples {LOFTUPS[name].features} features, not {features}; "
+        f"for {features}: {valid}"
+    )

@@ -1,6 +1,6 @@
 """Masks from SAM 2 for many prompts on one image, with the sam2 package's own networks.
 
-`build_sam2` and `load_sam2_weights` make the network, `Sam2Masks` runs it:
+`build_sam2` makes the network (`models.weights.load_sam2` with its weights), `Sam2Masks` runs it:
 
     masks = Sam2Masks(model)
     masks.set_image(image)                           # encodes once
@@ -47,7 +47,12 @@ def _package_configs() -> dict[str, Path]:
     return {file.name: file for file in files}
 
 
-def _config_file(config: str | Path) -> Path:
+def find_config(config: str | Path) -> Path:
+    """The YAML file of a configuration of the sam2 package, or of the user's own.
+
+    Raises:
+        ValueError: there is none; the message lists the package's.
+    """
     named = _package_configs()
     for name, file in named.items():
         inside = file.parent.name  # users of sam2 write names with or without its folders
@@ -88,37 +93,13 @@ def build_sam2(config: str | Path, device: str | torch.device = "cpu") -> SAM2Ba
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
-    file = _config_file(config)
+    file = find_config(config)
     # Not sam2.build_sam: it composes through Hydra's global state, which knows no other folder.
     settings = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
     if not isinstance(settings, Mapping) or "_target_" not in (settings.get("model") or {}):
         raise ValueError(f"{file} is no SAM 2 configuration: it has no `model` with a `_target_`.")
     _check_targets(settings, file)
     return instantiate(settings["model"]).to(device).eval()
-
-
-def load_sam2_weights(model: SAM2Base, state_dict: Mapping[str, Any]) -> None:
-    """Load weights strictly, in any floating type; `{"model": weights}` as SAM 2's files is fine.
-
-    Raises:
-        ValueError: names or shapes differ from the model's.
-    """
-    if set(state_dict) == {"model"}:
-        state_dict = state_dict["model"]
-    own = model.state_dict()
-    wrong = [f"{name} is missing" for name in own if name not in state_dict]
-    wrong += [f"{name} is unknown" for name in state_dict if name not in own]
-    wrong += [
-        f"{name} is {tuple(value.shape)}, not {tuple(own[name].shape)}"
-        for name, value in state_dict.items()
-        if name in own and value.shape != own[name].shape
-    ]
-    if wrong:
-        raise ValueError(
-            f"The SAM 2 weights do not fit the configuration ({len(wrong)} differences, first: "
-            f"{wrong[0]}). Choose the configuration the weights were trained with."
-        )
-    model.load_state_dict(state_dict, strict=True)
 
 
 class Sam2Masks:

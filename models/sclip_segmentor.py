@@ -115,11 +115,8 @@ class SCLIPSegmentor:
             raise ValueError(f"unknown upsampling {upsampling!r}; valid: bilinear, none")
         self.device = pick_device(device)
         self.preset = get_preset(preset) if isinstance(preset, str) else preset
-        self.protocol = (
-            protocol
-            if isinstance(protocol, Protocol)
-            else get_protocol(protocol or self.preset.protocol)
-        )
+        protocol = protocol or self.preset.protocol
+        self.protocol = get_protocol(protocol) if isinstance(protocol, str) else protocol
         self.attention, self.upsampling = attention, upsampling
         self.whole_image, self.use_sam, self.use_pamr = whole_image, use_sam, use_pamr
         self.verbose, self.batch = verbose, batch

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,11 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from .loftup import LoftUp
-from .presets import LOFTUPS, ClipPreset, SamPreset, Source, loftup_for
+from .presets import LOFTUPS, ClipPreset, SamPreset, Source
 
 logger = logging.getLogger(__name__)
 
-Tokenizer = Callable[[list[str]], Tensor]
+Tokenizer = Callable[[list[str]], Tensor]  # texts -> (N, context) int64
+
+_HUB_TIMEOUT = 5.0  # seconds per address of the hub, unless HF_HUB_ETAG_TIMEOUT says otherwise
 
 
 class WeightsNotFoundError(FileNotFoundError):
@@ -46,27 +48,42 @@ def resolve(source: Source) -> Path:
                 f"`git checkout -- {source.path.name}` in {source.path.parent}"
             )
         return source.path
-    from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError
 
-    reason: Exception | None = None
     for filename in source.filenames:
-        try:
-            return Path(hf_hub_download(source.repo_id, filename))
-        except LocalEntryNotFoundError as error:  # not cached, and offline or no network
-            reason = error.__cause__ or error
-            break
-        except EntryNotFoundError as error:  # the repository holds the other format
-            reason = error
-        except Exception as error:  # the hub's own errors: HTTP, gated, moved, disk full
-            reason = error
-            break
-    why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _first_line(reason)
+        cached = try_to_load_from_cache(source.repo_id, filename)
+        if isinstance(cached, str):
+            return Path(cached)
+    why = "HF_HUB_OFFLINE is set"
+    if not constants.HF_HUB_OFFLINE:
+        for filename in source.filenames:
+            try:
+                _ask_hub(source.repo_id, filename)
+                logger.info("downloading %s/%s", source.repo_id, filename)
+                return Path(hf_hub_download(source.repo_id, filename))
+            except EntryNotFoundError as error:  # the repository holds the other format
+                why = _first_line(error)
+            except Exception as error:  # the hub's own errors: HTTP, gated, moved, disk full
+                why = _first_line(error)
+                break
     raise WeightsNotFoundError(
         f"weights missing: {source} is not in the Hugging Face cache ({constants.HF_HUB_CACHE}) "
         f"and could not be downloaded ({why}); run `python scripts/download_weights.py` with "
         "network, copy the cache from a machine that has it, or use --preset tiny"
     )
+
+
+def _ask_hub(repo_id: str, filename: str) -> None:
+    """One request for the file's metadata, so that without network the error comes at once.
+
+    `hf_hub_download` alone would retry for half a minute first, and log every attempt.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+
+    given = "HF_HUB_ETAG_TIMEOUT" in os.environ
+    timeout = constants.HF_HUB_ETAG_TIMEOUT if given else _HUB_TIMEOUT
+    get_hf_file_metadata(hf_hub_url(repo_id, filename), timeout=timeout)
 
 
 def _first_line(error: Exception | None) -> str:
@@ -88,7 +105,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
         what = "is a folder" if path.is_dir() else "does not exist"
         raise WeightsNotFoundError(f"checkpoint {path} {what}: give the path of a weights file")
     if path.stat().st_size == 0:
-        raise WeightsError(f"checkpoint {path} is empty (0 bytes): download it again")
+        raise WeightsError(f"checkpoint {path} is empty (0 bytes): delete it and download it again")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -96,20 +113,8 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
             state = load_file(str(path))
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "weights_only" in str(error).lower():
-            raise WeightsError(
-                f"checkpoint {path} holds more than tensors (pickled Python objects or a TorchScript "
-                "archive) and is refused: use a state dict (.pt, .bin) or a .safetensors file"
-            ) from error
-        raise WeightsError(_damaged(path, error)) from error
     except Exception as error:  # zip, pickle, safetensors and EOF errors share no base
-        if "torchscript" in str(error).lower():
-            raise WeightsError(
-                f"checkpoint {path} is a TorchScript archive and is refused: "
-                "use a state dict (.pt, .bin) or a .safetensors file"
-            ) from error
-        raise WeightsError(_damaged(path, error)) from error
+        raise WeightsError(_why_unreadable(path, error)) from error
     for wrapper in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
@@ -118,18 +123,35 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
     return state
 
 
-def _damaged(path: Path, error: Exception) -> str:
+def _why_unreadable(path: Path, error: Exception) -> str:
+    text = str(error)
+    code = re.search(r"GLOBAL (\S+)", text)  # torch's unpickler names what it refused
+    if code or "TorchScript" in text:
+        what = f"pickled Python code ({code[1]})" if code else "a TorchScript archive"
+        return (
+            f"checkpoint {path} holds {what} and is refused: give a file of tensors alone, "
+            "a state dict (.pt, .bin) or .safetensors"
+        )
+    # torch's advice on everything else is to load it unsafely: not repeated.
+    reason = "no PyTorch file" if "weights_only" in text else _first_line(error)
     return (
-        f"checkpoint {path} cannot be read ({path.stat().st_size:,} bytes; "
-        f"{_first_line(error)}): truncated or not a weights file, download it again"
+        f"checkpoint {path} cannot be read ({path.stat().st_size:,} bytes; {reason}): "
+        "truncated or not a weights file, delete it and download it again"
     )
 
 
 def load_strictly(module: nn.Module, state: dict[str, Tensor], path: str | os.PathLike) -> None:
-    """`load_state_dict(strict=True)` in float32, with a one-line error that names the difference.
+    """`load_state_dict(strict=True)` with a one-line error that names the difference.
+
+    The module keeps its own dtype: half-precision files are made for the disk.
+
+    Args:
+        module: takes the weights.
+        state: its state dict, in any floating type.
+        path: where `state` comes from, for the messages.
 
     Raises:
-        WeightsError: keys or shapes are not the module's.
+        WeightsError: keys or shapes are not the module's, or values are not finite.
     """
     wanted = module.state_dict()
     missing = [k for k in wanted if k not in state]
@@ -149,10 +171,10 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], path: str | os.Pa
             f"checkpoint {path} does not fit {type(module).__name__}: of {len(wanted)} tensors "
             f"{'; '.join(parts)}. Give the checkpoint made for this model or choose its config"
         )
-    # Half-precision files are made for the disk; the networks compute in float32 unless asked.
-    module.load_state_dict(
-        {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, strict=True
-    )
+    for name, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise WeightsError(f"checkpoint {path} is damaged: {name} holds NaN or infinite values")
+    module.load_state_dict(state, strict=True)  # copies into the module's own dtype
 
 
 def load_clip(preset: ClipPreset) -> tuple[nn.Module, Tokenizer]:
@@ -236,43 +258,45 @@ def load_sam2(
         preset: what to load where the other two are None.
         model_cfg: configuration as in the sam2 package (`sam2_hiera_l.yaml`), or a YAML file.
         checkpoint: weights file; None takes the one published for the configuration.
+
+    Raises:
+        WeightsNotFoundError, WeightsError: see `resolve`, `read_state_dict`, `load_strictly`.
+        ValueError: unknown configuration, or one without a published checkpoint.
     """
     from .sam2_masks import build_sam2
 
-    config = model_cfg or preset.model_cfg
-    model = build_sam2(config)
-    if checkpoint is None:
-        source = preset.source if model_cfg is None else None
-        checkpoint = resolve(source or published_sam2(str(config)))
-    load_strictly(model, read_state_dict(checkpoint), checkpoint)
+    path = resolve(sam2_source(preset, model_cfg)) if checkpoint is None else Path(checkpoint)
+    state = read_state_dict(path)  # before the build: that takes seconds
+    model = build_sam2(model_cfg or preset.model_cfg)
+    load_strictly(model, state, path)
     return model.eval().requires_grad_(False)
+
+
+def sam2_source(preset: SamPreset, model_cfg: str | None = None) -> Source:
+    """Where the checkpoint of a preset, or of another configuration, comes from.
+
+    Raises:
+        ValueError: unknown configuration, or one without a published checkpoint.
+    """
+    if model_cfg is None and preset.source is not None:
+        return preset.source
+    return published_sam2(str(model_cfg or preset.model_cfg))
 
 
 def published_sam2(model_cfg: str) -> Source:
     """The checkpoint that the sam2 package names for one of its configurations.
 
     Raises:
-        ValueError: it names none.
+        ValueError: no such configuration, or one of the user's own.
     """
     from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
 
+    from .sam2_masks import find_config
+
+    name = find_config(model_cfg).name
     for repo_id, (config, filename) in HF_MODEL_ID_TO_FILENAMES.items():
-        if Path(config).name == Path(model_cfg).name:
+        if Path(config).name == name:
             return Source(repo_id=repo_id, filenames=(filename,))
     raise ValueError(
         f"no checkpoint is published for the SAM 2 configuration {model_cfg!r}: add --checkpoint"
     )
-
-
-__all__ = [
-    "WeightsError",
-    "WeightsNotFoundError",
-    "build_clip",
-    "load_clip",
-    "load_loftup",
-    "load_sam2",
-    "load_strictly",
-    "loftup_for",
-    "read_state_dict",
-    "resolve",
-]

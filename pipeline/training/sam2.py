@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from models.sam2_masks import build_sam2, load_sam2_weights
+from models.sam2_masks import build_sam2
 from pipeline.world import Scene, World, load_world
 
 from .loop import MovingAverage, Run
@@ -243,7 +243,7 @@ def run(args: argparse.Namespace) -> int:
         average.update(model)
         validated = work.spent > due or work.progress >= 1
         if validated:
-            load_sam2_weights(judged, average.weights)
+            judged.load_state_dict(average.weights, strict=True)
             scores = validate(judged, world)
             due = work.spent + args.validate_minutes * 60
             logger.info("step %d: %s", step, {k: round(v, 3) for k, v in scores.items()})

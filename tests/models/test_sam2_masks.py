@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
-from safetensors.torch import save_file
 
 from models.sam2_masks import Sam2Masks, available_configs, build_sam2
 from models.weights import load_strictly, read_state_dict
@@ -217,13 +216,3 @@ def test_only_classes_of_sam2_are_built(tmp_path):
     (tmp_path / "other.yaml").write_text("seed: 1\n")
     with pytest.raises(ValueError, match="no SAM 2 configuration"):
         build_sam2(tmp_path / "other.yaml")
-
-
-def test_half_precision_file_round_trip(model, tmp_path):
-    state = {k: v.half().contiguous() for k, v in model.state_dict().items()}
-    save_file(state, tmp_path / "weights.safetensors")
-    other = build_sam2(TINY)
-    load_strictly(other, read_state_dict(tmp_path / "weights.safetensors"), "weights.safetensors")
-    for name, value in other.state_dict().items():
-        assert value.dtype == torch.float32
-        assert torch.equal(value, state[name].float()), name

@@ -1,0 +1,47 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from models.loftup import LoftUp
+from models.presets import MODELS, ClipPreset, Preset, SamPreset, Source
+from models.protocols import Protocol
+from models.sam2_masks import build_sam2
+from models.weights import build_clip
+
+
+@pytest.fixture(scope="session")
+def random_preset(tmp_path_factory: pytest.TempPathFactory) -> Preset:
+    """All models of the `tiny` preset with random weights, read from files; small windows.
+
+    What it says about an image means nothing, but it takes the way of the real ones. Scores are
+    sharp enough (logit scale) that classes differ in probability.
+    """
+    folder: Path = tmp_path_factory.mktemp("random_preset")
+    torch.manual_seed(0)
+    clip, _ = build_clip(MODELS / "tiny" / "clip")
+    save_file(clip.state_dict(), folder / "clip.safetensors")
+    torch.save(LoftUp(128).state_dict(), folder / "loftup.bin")
+    torch.save({"model": build_sam2(MODELS / "tiny" / "sam2_tiny.yaml").state_dict()},
+               folder / "sam2.pt")  # fmt: skip
+    return Preset(
+        name="random",
+        clip=ClipPreset(
+            architecture=MODELS / "tiny" / "clip",
+            features="tiny-clip",
+            source=Source(path=folder / "clip.safetensors"),
+        ),
+        loftup=folder / "loftup.bin",
+        sam=SamPreset(
+            model_cfg=MODELS / "tiny" / "sam2_tiny.yaml", source=Source(path=folder / "sam2.pt")
+        ),
+        protocol=Protocol(
+            name="random", logit_scale=40, short_side=48, long_side=256, window=48, stride=24
+        ),
+        text_space="restored",
+    )
