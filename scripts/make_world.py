@@ -16,7 +16,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-ROOT = Path(__file__).resolve().parent.parent
+# Run as a file, Python looks for packages beside it, not in the repository's root.
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
 SHEET_WIDTH = 2720
 FONT_SIZE = 109  # the one size at which this bitmap font can be drawn
 
@@ -36,7 +40,6 @@ def draw_glyph(font: ImageFont.FreeTypeFont, glyph: str) -> Image.Image:
 
 
 def main(argv: list[str] | None = None) -> int:
-    sys.path.insert(0, str(ROOT))
     from pipeline.world import read_names
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -64,4 +67,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())
