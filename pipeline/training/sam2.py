@@ -32,6 +32,7 @@ from models.sam2_masks import build_sam2
 from pipeline.world import Scene, World, load_world
 
 from .loop import MovingAverage, Run
+from .optimizers import MuonAdamW
 from .sam2_examples import Batch, make_batch, mirror, random_scene
 from .sam2_validation import SCORES, validate
 
@@ -188,17 +189,6 @@ class SceneSource:
         return make_batch(fresh + old, self.rng, side=self.side, most_objects=self.objects)
 
 
-def make_optimizer(model: nn.Module, lr: float) -> torch.optim.AdamW:
-    """AdamW; vectors (biases, norms) are not decayed."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": 0.05},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=lr, fused=True)
-
-
 def export(weights: dict[str, Tensor], path: Path) -> None:
     """Write float16 safetensors with the names of SAM 2's own checkpoints."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -215,7 +205,7 @@ def run(args: argparse.Namespace) -> int:
     # Three numbers: never the two-number seeds of the validation scenes.
     rng = np.random.default_rng([args.seed, 0, 2])
     model, judged = build_sam2(CONFIG).train(), build_sam2(CONFIG)
-    optimizer, average = make_optimizer(model, args.lr), MovingAverage(model)
+    optimizer, average = MuonAdamW(model, args.lr), MovingAverage(model)
     state = {"model": model, "optimizer": optimizer, "average": average}
     work = Run(args.output, state, minutes=args.minutes, rng=rng, resume=args.resume or args.export)
     if args.export:
@@ -230,16 +220,14 @@ def run(args: argparse.Namespace) -> int:
     scores = dict.fromkeys(SCORES, math.nan)
     for step in work.steps():
         rate = work.cosine(args.lr)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
         batch = source.batch()
         with precision(args.precision):
             logits, iou = predict(model, batch)
         terms = loss_terms(logits, iou, batch.coverage, focal_share(work.progress))
-        optimizer.zero_grad()
+        model.zero_grad()
         terms["total"].backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0, error_if_nonfinite=True)
-        optimizer.step()
+        optimizer.step(rate)
         average.update(model)
         validated = work.spent > due or work.progress >= 1
         if validated:
