@@ -1,0 +1,227 @@
+"""An image and words in, named masks out: the steps of the method, one after the other.
+
+    segmenter = Segmenter.from_preset("tiny", use_loftup=True)
+    result = segmenter.segment("street.jpg", ["person", "car", "tree"])
+
+Shapes: K classes (K + 1 with the background), M masks, H×W pixels of the original image.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import os
+import platform
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from models.images import ImageSource
+from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
+from models.presets import get_preset
+from models.sam2_masks import Sam2Masks
+from models.sclip_segmentor import DenseResult, EncodedImage, SCLIPSegmentor
+from models.vocabulary import Vocabulary
+from models.weights import load_sam2
+
+from .config import PipelineConfig
+from .guided import masks_from_prompts
+from .masks import merge_overlapping, resolve_label_map
+from .prompts import Prompt, extract_prompt_points_from_upsampled
+from .result import Segmentation
+
+_PACKAGES = ("torch", "open_clip_torch", "sam2", "numpy")
+
+
+class Segmenter:
+    """Owns the models; `segment` any number of images.
+
+    Args:
+        segmentor: makes the dense map.
+        sam: makes the masks.
+        config: how.
+        names: what the models are, for the result's settings.
+    """
+
+    def __init__(
+        self,
+        segmentor: SCLIPSegmentor,
+        sam: Sam2Masks,
+        config: PipelineConfig | None = None,
+        names: dict[str, str] | None = None,
+    ) -> None:
+        self.segmentor, self.sam = segmentor, sam
+        self.config = config or PipelineConfig()
+        self.names = names or {}
+        self._encoded_by_sam: np.ndarray | None = None
+
+    @classmethod
+    def from_preset(
+        cls,
+        name: str = "vit-b16",
+        *,
+        use_loftup: bool | None = None,
+        device: str | None = None,
+        config: PipelineConfig | None = None,
+        loftup: str | os.PathLike | None = None,
+        model_cfg: str | None = None,
+        checkpoint: str | os.PathLike | None = None,
+    ) -> Segmenter:
+        """Load the models of a preset.
+
+        Args:
+            name: one of `models.presets.PRESETS`.
+            use_loftup: overrides the configuration's.
+            device: cuda, mps or cpu; None takes the best there is.
+            config: settings; None takes the defaults.
+            loftup: LoftUp's name or checkpoint file instead of the preset's.
+            model_cfg, checkpoint: SAM 2's configuration and weights instead of the preset's.
+
+        Raises:
+            ValueError: an unknown name, listing the valid ones.
+            WeightsNotFoundError, WeightsError: see `models.weights`.
+        """
+        config = config or PipelineConfig()
+        if use_loftup is not None:
+            config = dataclasses.replace(config, use_loftup=use_loftup)
+        preset = get_preset(name)
+        segmentor = LoftUpSCLIPSegmentor(
+            device,
+            use_loftup=config.use_loftup,
+            loftup_model_name=loftup,
+            use_pamr=config.use_pamr,
+            verbose=False,
+            preset=preset,
+            attention=config.attention,
+            whole_image=config.whole_image,
+            text_space=config.text_space,
+        )
+        sam = load_sam2(preset.sam, model_cfg=model_cfg, checkpoint=checkpoint)
+        names = {
+            "preset": name,
+            "device": str(segmentor.device),
+            "protocol": segmentor.protocol.name,
+            "loftup": str(loftup or preset.loftup) if config.use_loftup else "off",
+            "sam2": os.path.basename(str(model_cfg or preset.sam.model_cfg)),
+        }
+        return cls(segmentor, Sam2Masks(sam.to(segmentor.device)), config, names)
+
+    def vocabulary(
+        self, words: Sequence[str] | Vocabulary, background: Sequence[str] | None = None
+    ) -> Vocabulary:
+        """What the user typed, with the protocol's background words unless others are given."""
+        if isinstance(words, Vocabulary):
+            return words
+        if background is None:
+            background = self.segmentor.protocol.background
+        return Vocabulary.parse(words, background)
+
+    def segment(
+        self,
+        image: ImageSource | EncodedImage,
+        vocabulary: Sequence[str] | Vocabulary,
+        *,
+        background: Sequence[str] | None = None,
+    ) -> Segmentation:
+        """Find everything the words name.
+
+        Args:
+            image: path, PIL image, (H, W, 3) uint8 RGB array, or what `segmentor.encode` gave.
+            vocabulary: class names; one may carry synonyms, "sofa,couch"; "@file" reads a list.
+            background: words for everything else; None takes the protocol's, () none.
+
+        Raises:
+            ValueError, FileNotFoundError: an image or a vocabulary that cannot be used.
+        """
+        words = self.vocabulary(vocabulary, background)
+        encoded = image if isinstance(image, EncodedImage) else self.segmentor.encode(image)
+        dense = self.segmentor.dense(encoded, words)
+        prompts, seconds = self.prompts(dense, words)
+        timings = dense.timings | {"prompts": seconds}
+        if prompts:
+            start = time.perf_counter()
+            self._set_sam_image(encoded.image)
+            timings["sam_image"] = time.perf_counter() - start
+        start = time.perf_counter()
+        found = list(masks_from_prompts(self.sam, prompts, encoded.size, self.config))
+        groups = merge_overlapping(
+            [f["mask_region"] for f in found],
+            [f["class_idx"] for f in found],
+            [f["score"] for f in found],
+            self.config.iou_threshold,
+        )
+        kept = [found[group[0]] for group in groups]
+        points = [[p for i in group for p in found[i]["points"]] for group in groups]
+        regions = [f["mask_region"] for f in kept]
+        label_map = resolve_label_map(
+            regions,
+            [f["class_idx"] for f in kept],
+            [f["score"] for f in kept],
+            dense.probs,
+            encoded.size,
+        )
+        masks = np.zeros((len(kept), *encoded.size), bool)
+        for mask, region in zip(masks, regions, strict=True):
+            mask[region.window] = region.mask
+        timings["masks"] = time.perf_counter() - start
+        return Segmentation(
+            label_map=label_map,
+            dense_map=self._dense_map(dense, words),
+            masks=masks,
+            class_ids=np.array([f["class_idx"] for f in kept], np.int64),
+            scores=np.array([f["score"] for f in kept], np.float32),
+            confidences=np.array([f["confidence"] for f in kept], np.float32),
+            agreement=np.array([f["agreement"] for f in kept], np.float32),
+            boxes=np.array([r.box for r in regions], np.float32).reshape(-1, 4),
+            points=tuple(np.array(p, np.float32) for p in points),
+            sources=tuple(f["source"] for f in kept),
+            class_names=words.class_names,
+            image_path=str(image) if isinstance(image, str | os.PathLike) else None,
+            timings=timings,
+            settings=self.names
+            | self.config.to_dict()
+            | {
+                "text_space": getattr(self.segmentor, "text_space", None),
+                "vocabulary": [list(group) for group in words.words],
+                "background": list(words.background),
+                "prompts": len(prompts),
+            },
+            versions=versions(),
+        )
+
+    def prompts(self, dense: DenseResult, words: Vocabulary) -> tuple[list[Prompt], float]:
+        """The prompts of a dense map, and the seconds it took to find them."""
+        start = time.perf_counter()
+        names = [*words.class_names, *(["background"] if words.background else [])]
+        prompts = extract_prompt_points_from_upsampled(
+            dense.labels,
+            dense.probs.transpose(1, 2, 0),
+            names,
+            self.config.min_confidence,
+            self.config.min_region_size,
+            strategy=self.config.strategy,
+            points_per_region=self.config.points_per_region,
+            negative_points=self.config.negative_points,
+            background_idx=words.background_index,
+        )
+        return prompts, time.perf_counter() - start
+
+    def _set_sam_image(self, image: np.ndarray) -> None:
+        if image is not self._encoded_by_sam:  # several vocabularies or arms share the embedding
+            self.sam.set_image(image)
+            self._encoded_by_sam = image
+
+    @staticmethod
+    def _dense_map(dense: DenseResult, words: Vocabulary) -> np.ndarray:
+        """Labels in the result's coding: 0 background, i + 1 class i."""
+        labels = dense.labels + 1
+        labels[labels > len(words)] = 0
+        return labels.astype(np.uint8)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and the packages that a result depends on."""
+    return {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in _PACKAGES
+    }
