@@ -1,0 +1,80 @@
+"""Draw the bundled scene, examples/street_scene.jpg, and the true classes of its pixels.
+
+    python scripts/make_street_scene.py [--output examples/street_scene.jpg]
+
+A street put together by hand from the rendered world's glyphs; the labels go to
+`street_scene_labels.png` beside it (palette: 0 background, then the classes in `NOUNS`' order).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+# Run as a file, Python looks for packages beside it, not in the repository's root.
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from pipeline.palette import voc_palette  # noqa: E402
+from pipeline.world import load_world, place_sprite  # noqa: E402
+from pipeline.world_textures import paint_surface  # noqa: E402
+
+SIZE = (448, 672)
+NOUNS = ("person", "car", "bicycle", "tree", "building")
+HORIZON, KERB = 250, 318
+# noun, glyph of the noun, centre (x, y) in pixels, longer side, mirrored; far things first
+THINGS = (
+    ("building", 0, (112, 168), 172, False),
+    ("building", 5, (352, 186), 136, False),
+    ("building", 3, (556, 172), 164, False),
+    ("tree", 0, (232, 206), 120, False),
+    ("tree", 1, (452, 212), 112, False),
+    ("tree", 0, (648, 216), 104, True),
+    ("person", 0, (292, 268), 98, False),
+    ("person", 3, (36, 276), 104, False),
+    ("person", 2, (590, 282), 102, False),
+    ("car", 0, (160, 346), 148, False),
+    ("bicycle", 0, (386, 342), 120, False),
+    ("car", 2, (548, 386), 152, True),
+    ("person", 6, (288, 372), 112, True),
+)
+
+
+def draw() -> tuple[np.ndarray, np.ndarray]:
+    """The scene, (H, W, 3) uint8 RGB, and its labels, (H, W) uint8."""
+    world, rng = load_world(), np.random.default_rng(26)
+    height, width = SIZE
+    image = np.empty((height, width, 3), np.float32)
+    image[:HORIZON] = paint_surface("sky", rng, (HORIZON, width))
+    image[HORIZON:KERB] = paint_surface("grass", rng, (KERB - HORIZON, width))
+    image[KERB:] = paint_surface("road", rng, (height - KERB, width))
+    labels = np.zeros(SIZE, np.uint8)
+    for noun, glyph, centre, side, flip in THINGS:
+        sprite = world.sprites[noun][glyph]
+        pasted = place_sprite(sprite, SIZE, centre=centre, side=side, flip=flip)
+        image = image * (1 - pasted[..., 3:]) + pasted[..., :3]
+        labels[pasted[..., 3] >= 0.5] = NOUNS.index(noun) + 1
+    image += 2 * rng.standard_normal(image.shape, dtype=np.float32)
+    return np.clip(image + 0.5, 0, 255).astype(np.uint8), labels
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=ROOT / "examples" / "street_scene.jpg")
+    args = parser.parse_args(argv)
+    image, labels = draw()
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(args.output, quality=92)
+    picture = Image.fromarray(labels)
+    picture.putpalette(voc_palette().tobytes())
+    picture.save(args.output.with_name(f"{args.output.stem}_labels.png"))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
