@@ -109,6 +109,7 @@ class Sam2Masks:
         """Use `model` where it is, as it is; logits above `mask_threshold` are mask."""
         self.model = model
         self.mask_threshold = mask_threshold
+        self._image: np.ndarray | None = None
         self._size: tuple[int, int] | None = None
         self._embedding: Tensor | None = None  # (1, C, S/16, S/16)
         self._fine: list[Tensor] | None = None  # (1, C/8, S/4, S/4), (1, C/4, S/8, S/8)
@@ -134,7 +135,9 @@ class Sam2Masks:
 
     @torch.inference_mode()
     def set_image(self, image: np.ndarray) -> None:
-        """Encode an (H, W, 3) uint8 RGB image."""
+        """Encode an (H, W, 3) uint8 RGB image; the array that is set already is not redone."""
+        if image is self._image:
+            return
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise ValueError(
                 f"SAM 2 takes an RGB image as an (H, W, 3) uint8 array, not {image.shape} "
@@ -151,7 +154,7 @@ class Sam2Masks:
         if self.model.directly_add_no_mem_embed:
             self._embedding = self._embedding + self.model.no_mem_embed.view(1, -1, 1, 1)
         self._fine = levels[:-1] or None
-        self._size = (image.shape[0], image.shape[1])
+        self._image, self._size = image, (image.shape[0], image.shape[1])
 
     def _image_size(self) -> tuple[int, int]:
         if self._size is None:

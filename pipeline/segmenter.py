@@ -54,7 +54,6 @@ class Segmenter:
         self.segmentor, self.sam = segmentor, sam
         self.config = config or PipelineConfig()
         self.names = names or {}
-        self._encoded_by_sam: np.ndarray | None = None
 
     @classmethod
     def from_preset(
@@ -136,12 +135,23 @@ class Segmenter:
         """
         words = self.vocabulary(vocabulary, background)
         encoded = image if isinstance(image, EncodedImage) else self.segmentor.encode(image)
-        dense = self.segmentor.dense(encoded, words)
+        path = str(image) if isinstance(image, str | os.PathLike) else None
+        return self.masks(encoded, self.segmentor.dense(encoded, words), words, image_path=path)
+
+    def masks(
+        self,
+        encoded: EncodedImage,
+        dense: DenseResult,
+        words: Vocabulary,
+        *,
+        image_path: str | None = None,
+    ) -> Segmentation:
+        """The second half of `segment`: from a dense map to masks."""
         prompts, seconds = self.prompts(dense, words)
         timings = dense.timings | {"prompts": seconds}
         if prompts:
             start = time.perf_counter()
-            self._set_sam_image(encoded.image)
+            self.sam.set_image(encoded.image)
             timings["sam_image"] = time.perf_counter() - start
         start = time.perf_counter()
         found = list(masks_from_prompts(self.sam, prompts, encoded.size, self.config))
@@ -177,7 +187,7 @@ class Segmenter:
             points=tuple(np.array(p, np.float32) for p in points),
             sources=tuple(f["source"] for f in kept),
             class_names=words.class_names,
-            image_path=str(image) if isinstance(image, str | os.PathLike) else None,
+            image_path=image_path,
             timings=timings,
             settings=self.names
             | self.config.to_dict()
@@ -206,11 +216,6 @@ class Segmenter:
             background_idx=words.background_index,
         )
         return prompts, time.perf_counter() - start
-
-    def _set_sam_image(self, image: np.ndarray) -> None:
-        if image is not self._encoded_by_sam:  # several vocabularies or arms share the embedding
-            self.sam.set_image(image)
-            self._encoded_by_sam = image
 
     @staticmethod
     def _dense_map(dense: DenseResult, words: Vocabulary) -> np.ndarray:

@@ -88,7 +88,9 @@ def _sea(rng, size):
 
 def _sand(rng, size):
     base = _hsv(rng, (0.09, 0.14), (0.2, 0.5), (0.7, 0.95))
-    return base + rng.uniform(4, 12) * _noise(rng, size, (1.5, 1.5)) + 8 * _noise(rng, size, (25, 60))
+    return (
+        base + rng.uniform(4, 12) * _noise(rng, size, (1.5, 1.5)) + 8 * _noise(rng, size, (25, 60))
+    )
 
 
 def _wall(rng, size):
@@ -147,7 +149,9 @@ def _shelf(rng, size):
     step = rng.uniform(16, 48)
     shade = 1 - 0.45 * (_rows(size) % step) / step
     edge = _rows(size) % step < 3
-    return np.where(edge, np.minimum(base * 1.25, 255), base * shade) + 3 * _noise(rng, size, (2, 20))
+    return np.where(edge, np.minimum(base * 1.25, 255), base * shade) + 3 * _noise(
+        rng, size, (2, 20)
+    )
 
 
 def _pattern(rng, size):

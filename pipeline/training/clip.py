@@ -26,18 +26,11 @@ from torch.nn import functional as F
 from models.clip_dense import dense_features, forward_trunk, last_block, project
 from models.text import DEFAULT_TEMPLATES, encode_texts
 
+from ..metrics import confusion, mean_iou
 from ..world import Scene, World, load_world, render_scene
 from .loop import MovingAverage, Run
 from .optimizers import MuonAdamW
-from .validation import (
-    BACKGROUND,
-    EVAL_NOUNS,
-    Namer,
-    confusion,
-    enlarge,
-    held_out_scene,
-    mean_iou,
-)
+from .validation import BACKGROUND, EVAL_NOUNS, Namer, enlarge, held_out_scene
 
 logger = logging.getLogger(__name__)
 

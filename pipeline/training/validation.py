@@ -5,7 +5,6 @@ Shapes: K classes with background as class 0, Q query words, C joint width, H×W
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -53,23 +52,3 @@ class Namer:
 def enlarge(scores: Tensor, size: tuple[int, int]) -> Tensor:
     """(K, h, w) scores to pixels, bilinearly."""
     return F.interpolate(scores[None], size, mode="bilinear", align_corners=False)[0]
-
-
-def confusion(truth: np.ndarray, predicted: np.ndarray, count: int) -> np.ndarray:
-    """(K, K) int64: pixels by their true (row) and predicted (column) class."""
-    pairs = (truth * count + predicted).ravel()
-    return np.bincount(pairs, minlength=count * count).reshape(count, count)
-
-
-def mean_iou(matrix: np.ndarray) -> float:
-    """Mean IoU in percent over the classes of a (K, K) confusion matrix that occur at all."""
-    both = matrix.diagonal()
-    union = matrix.sum(0) + matrix.sum(1) - both
-    return 100 * float((both[union > 0] / union[union > 0]).mean())
-
-
-def edge_band(labels: np.ndarray, radius: int = 3) -> np.ndarray:
-    """(H, W) bool: pixels with another label at most `radius` pixels away (in a square)."""
-    kernel = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
-    labels = labels.astype(np.float32)  # OpenCV's morphology knows no int64
-    return cv2.dilate(labels, kernel) != cv2.erode(labels, kernel)
