@@ -8,12 +8,13 @@ Shapes: Q query words, D joint width, b windows, h w patch grid, H W pixels of a
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from .loftup import restore_text_space
-from .presets import Preset, loftup_for
+from .presets import LOFTUPS, Preset, loftup_for
 from .protocols import Protocol
 from .sclip_segmentor import SCLIPSegmentor
 from .weights import load_loftup
@@ -79,7 +80,8 @@ class LoftUpSCLIPSegmentor(SCLIPSegmentor):
         if not use_loftup:
             return
         name = loftup_model_name or self.preset.loftup
-        if not os.path.isfile(name):
+        path = Path(name)
+        if str(name) in LOFTUPS or not (path.suffix or path.exists()):  # a name, not a file
             loftup_for(self.preset.clip.features, str(name))
         loftup = load_loftup(name)
         width = self.clip.visual.proj.shape[1]

@@ -19,8 +19,8 @@ from models.weights import build_clip
 def random_preset(tmp_path_factory: pytest.TempPathFactory) -> Preset:
     """All models of the `tiny` preset with random weights, read from files; small windows.
 
-    What it says about an image means nothing, but it takes the way of the real ones. Scores are
-    sharp enough (logit scale) that classes differ in probability.
+    What it says about an image means nothing, but it takes the way of the real ones. Words are
+    nearly equally probable; a protocol with a larger logit scale tells them apart.
     """
     folder: Path = tmp_path_factory.mktemp("random_preset")
     torch.manual_seed(0)
