@@ -15,6 +15,19 @@ from models.sam2_masks import build_sam2
 from models.weights import build_clip
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--run-slow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--run-slow") or "slow" in config.getoption("-m"):
+        return
+    skip = pytest.mark.skip(reason="takes minutes: pytest --run-slow, or -m slow for these alone")
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(skip)
+
+
 @pytest.fixture(scope="session")
 def random_preset(tmp_path_factory: pytest.TempPathFactory) -> Preset:
     """All models of the `tiny` preset with random weights, read from files; small windows.
