@@ -35,7 +35,7 @@ from pipeline.metrics import class_iou, confusion, edge_band, mean_iou  # noqa: 
 from pipeline.options import run_main  # noqa: E402
 from pipeline.result import write_atomically  # noqa: E402
 from pipeline.segmenter import Segmenter, versions  # noqa: E402
-from pipeline.world import VOC_NOUNS, Scene, load_world, render_scene  # noqa: E402
+from pipeline.world import VOC_NOUNS, Scene, load_world, plural, render_scene  # noqa: E402
 
 NOUNS = (*VOC_NOUNS, "tree", "building")
 SEED = 2026  # training and validation scenes have other first numbers
@@ -65,6 +65,8 @@ PROMPTS = {
     "+ mask": {"prompt_mask": True, "prompt_box": False},
     "+ box + mask": {"prompt_mask": True, "prompt_box": True},
 }
+# Words typed instead of the nouns' own names (bilinear map).
+WORDS = ("synonym", "plural")
 CHOICES = {
     "mask by predicted IoU alone": {"mask_choice": "iou"},
     "no fall-back to the region": {"min_score": 0.0, "min_agreement": 0.0},
@@ -81,6 +83,17 @@ def scene(index: int) -> Scene:
     height, width = (int(n) for n in rng.integers(224, 513, 2))
     side = (24.0, 0.6 * min(height, width))
     return render_scene(load_world(), rng, size=(height, width), nouns=NOUNS, side=side)
+
+
+def other_words(kind: str) -> tuple[str, ...]:
+    """Another name of every noun: its first synonym (else itself), or its plural."""
+    names = load_world().names
+    if kind == "synonym":
+        return tuple(names[noun][1] for noun in NOUNS)
+    return tuple(
+        "people" if noun == "person" else noun if noun == "sheep" else plural(noun)
+        for noun in NOUNS
+    )
 
 
 class Tally:
@@ -147,6 +160,15 @@ def evaluate(segmenter: Segmenter, count: int, *, more: bool) -> dict[str, dict[
             seconds = time.perf_counter() - start + encoded.seconds
             labels = maps[name].labels + 1
             tallies[name].add(truth, np.where(labels > len(NOUNS), 0, labels), seconds)
+        for kind in WORDS if more else ():
+            arm = copy.copy(segmenter.segmentor)
+            vars(arm).update(DENSE["bilinear"])
+            start = time.perf_counter()
+            others = Vocabulary.parse(other_words(kind), arm.protocol.background)
+            labels = arm.dense(encoded, others).labels + 1
+            seconds = time.perf_counter() - start + encoded.seconds
+            predicted = np.where(labels > len(NOUNS), 0, labels)
+            tallies[f"bilinear, {kind}s typed"].add(truth, predicted, seconds)
         finals = {"bilinear + SAM 2": ("bilinear", {}), "LoftUp + SAM 2": ("LoftUp", {})}
         finals |= {name: ("LoftUp", settings) for name, settings in mask_arms.items()}
         for name, (base, settings) in finals.items():
