@@ -16,11 +16,13 @@ import sys
 from pathlib import Path
 
 from pipeline.options import (
-    SCENE,
+    Parser,
     add_model_options,
     add_pipeline_options,
+    check_outputs,
     choose_preset,
     config_from_args,
+    read_vocabulary,
     run_main,
 )
 
@@ -34,9 +36,7 @@ def __getattr__(name: str) -> object:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     add_model_options(parser)
     parser.add_argument("--use-loftup", action="store_true", help="upsample features with LoftUp")
     parser.add_argument(
@@ -56,15 +56,22 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    config = config_from_args(args)
     from models.images import load_image
-    from models.vocabulary import Vocabulary
     from pipeline.visualize import picture_format, save_picture
 
-    picture_format(args.output)  # refuse what cannot be written before the long work
+    # All bad input is refused before the long work.
+    picture_format(args.output)
+    outputs = {
+        "--output": args.output,
+        "--save-json": args.save_json,
+        "--save-label-map": args.save_label_map,
+    }
+    check_outputs(outputs, args.image)
+    if args.loftup_model and not args.use_loftup:
+        raise ValueError("--loftup-model needs --use-loftup: without it no LoftUp runs")
+    vocabulary = read_vocabulary(args)
     image = load_image(args.image)
-    words = args.vocabulary or list(SCENE.words)
-    Vocabulary.parse(words)
+    config = config_from_args(args)
 
     from pipeline.segmenter import Segmenter
 
@@ -76,7 +83,7 @@ def _run(args: argparse.Namespace) -> int:
         model_cfg=args.model_cfg,
         checkpoint=args.checkpoint,
     )
-    result = segmenter.segment(image, words, background=args.background)
+    result = segmenter.segment(image, vocabulary, image_path=str(args.image))
     save_picture(args.output, image, result)
     written = [args.output]
     for path, save in (
@@ -95,8 +102,10 @@ def _run(args: argparse.Namespace) -> int:
         )
     if not len(result):
         print(f"nothing found: no region of {args.min_region_size} px reaches --min-confidence")
-    print(f"{len(result)} masks in {sum(result.timings.values()):.1f} s -> "
-          f"{', '.join(map(str, written))}")
+    print(
+        f"{len(result)} masks in {sum(result.timings.values()):.1f} s -> "
+        f"{', '.join(map(str, written))}"
+    )
     return 0
 
 

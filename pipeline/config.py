@@ -5,12 +5,6 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from models.clip_dense import ATTENTIONS
-from models.loftup_sclip_segmentor import TEXT_SPACES
-
-from .masks import RULES
-from .points import STRATEGIES
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PipelineConfig:
@@ -38,6 +32,13 @@ class PipelineConfig:
     iou_threshold: float = 0.8  # masks of one class that overlap more are merged; 1 is off
 
     def __post_init__(self) -> None:
+        # Not at the top: the programs list the defaults in --help, which need not load torch.
+        from models.clip_dense import ATTENTIONS
+        from models.loftup_sclip_segmentor import TEXT_SPACES
+
+        from .masks import RULES
+        from .points import STRATEGIES
+
         choices = {
             "attention": ATTENTIONS,
             "text_space": (None, *TEXT_SPACES),

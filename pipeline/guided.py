@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from models.device import pick_device
 from models.images import ImageSource, load_image
@@ -57,6 +58,7 @@ def segment_with_guided_prompts(
     """
     pixels = load_image(image)
     size = pixels.shape[:2]
+    _check_points(prompts, size)  # before the models are loaded
     target = pick_device(device)
     model = load_sam2(get_preset(preset).sam, model_cfg=model_cfg, checkpoint=checkpoint_path)
     sam = Sam2Masks(model.to(target))
@@ -90,7 +92,7 @@ def masks_from_prompts(
     _check_points(prompts, size)
     for start in range(0, len(prompts), _PROMPTS_AT_ONCE):
         some = prompts[start : start + _PROMPTS_AT_ONCE]
-        low_res, iou = sam.decode(**_arguments(sam, some, size, config))
+        low_res, iou = _decode(sam, some, size, config)
         knows_region = np.array(["component" in prompt for prompt in some])
         index = np.where(knows_region, 0, iou.argmax(1).numpy())
         agreement = np.zeros(len(some), np.float32)
@@ -141,13 +143,32 @@ def _positives(prompt: Mapping[str, Any]) -> list[tuple[float, float]]:
     return list(prompt.get("points") or [prompt["point"]])
 
 
-def _arguments(
+def _decode(
     sam: Sam2Masks,
     prompts: Sequence[Mapping[str, Any]],
     size: tuple[int, int],
     config: PipelineConfig,
-) -> dict[str, Any]:
-    """The prompts as arrays for `Sam2Masks.decode`."""
+) -> tuple[Tensor, Tensor]:
+    """Mask logits (N, 3, L, L) and predicted IoU (N, 3).
+
+    Box and mask prompts go to the prompts that know their component; the others have their points.
+    """
+    low_res = torch.empty(len(prompts), 3, sam.logits_side, sam.logits_side)
+    iou = torch.empty(len(prompts), 3)
+    wanted = config.prompt_box or config.prompt_mask
+    extra = np.array([wanted and "component" in prompt for prompt in prompts])
+    for rows in (np.flatnonzero(extra), np.flatnonzero(~extra)):
+        if len(rows):
+            arguments = _points([prompts[row] for row in rows])
+            if extra[rows[0]]:
+                components = [prompts[row]["component"] for row in rows]
+                arguments |= _box_and_mask(components, size, sam.logits_side, config)
+            low_res[rows], iou[rows] = sam.decode(**arguments)
+    return low_res, iou
+
+
+def _points(prompts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The prompts' points as arrays for `Sam2Masks.decode`."""
     rows = [(_positives(p), list(p.get("negative_points", ()))) for p in prompts]
     longest = max(len(positive) + len(negative) for positive, negative in rows)
     points = np.zeros((len(rows), longest, 2), np.float32)
@@ -157,11 +178,18 @@ def _arguments(
         points[row, :count] = [*positive, *negative]
         labels[row, :count] = [1] * len(positive) + [0] * len(negative)
     points += 0.5  # the middle of the pixel: SAM's coordinates run from edge to edge
-    arguments: dict[str, Any] = {"points": points, "labels": labels}
+    return {"points": points, "labels": labels}
+
+
+def _box_and_mask(
+    components: Sequence[Region], size: tuple[int, int], side: int, config: PipelineConfig
+) -> dict[str, Any]:
+    """What the configuration adds to the points, as arrays for `Sam2Masks.decode`."""
+    arguments: dict[str, Any] = {}
     if config.prompt_box:
-        arguments["boxes"] = np.array([p["component"].box for p in prompts], np.float32)
+        arguments["boxes"] = np.array([region.box for region in components], np.float32)
     if config.prompt_mask:
-        cover = np.stack([p["component"].coverage(size, sam.logits_side) for p in prompts])
+        cover = np.stack([region.coverage(size, side) for region in components])
         logits = (2 * cover - 1) * _MASK_PROMPT_LOGIT
         arguments["mask_logits"] = torch.from_numpy(logits[:, None].astype(np.float32))
     return arguments

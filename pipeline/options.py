@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import os
+import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
-from models.presets import PRESETS
+from models.presets import PRESETS, get_preset
+from models.protocols import get_protocol
+from models.vocabulary import Vocabulary
 
 from .config import PipelineConfig
 
@@ -23,6 +28,18 @@ SCENE = BundledScene(
     path=Path(__file__).resolve().parents[1] / "examples" / "street_scene.jpg",
     words=("person", "car", "bicycle", "tree", "building"),
 )
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports bad options as the programs report all bad input: one line, exit code 2."""
+
+    def __init__(self, description: str | None) -> None:
+        super().__init__(
+            description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see --help\n")
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -114,11 +131,50 @@ def choose_preset(args: argparse.Namespace) -> str:
     """--preset, or the shipped models for the bundled scene and the official ones otherwise."""
     if args.preset is not None:
         return args.preset
-    return "tiny" if args.image == SCENE.path else "vit-b16"
+    return "tiny" if args.image.resolve() == SCENE.path else "vit-b16"
+
+
+def read_vocabulary(args: argparse.Namespace) -> Vocabulary:
+    """--vocabulary and --background, with their defaults: the bundled scene's and the preset's.
+
+    Raises:
+        ValueError, FileNotFoundError: see `Vocabulary.parse`; or there is no such preset.
+    """
+    words = SCENE.words if args.vocabulary is None else args.vocabulary
+    background = args.background
+    if background is None:
+        protocol = get_preset(choose_preset(args)).protocol
+        background = (get_protocol(protocol) if isinstance(protocol, str) else protocol).background
+    return Vocabulary.parse(words, background)
+
+
+def check_outputs(paths: dict[str, Path | None], image: Path) -> None:
+    """Refuse before the long work what could not be written after it.
+
+    Args:
+        paths: option → file to write; None is not asked for.
+        image: what is read.
+
+    Raises:
+        ValueError: a folder, a place where nothing can be written, or one file for two things.
+    """
+    taken = {image.resolve(): "--image"}
+    for option, path in paths.items():
+        if path is None:
+            continue
+        if path.is_dir():
+            raise ValueError(f"{option} {path} is a folder; give the name of a file")
+        if (other := taken.setdefault(path.resolve(), option)) != option:
+            raise ValueError(f"{option} {path} is also {other}; give another name")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if not folder.is_dir():
+            raise ValueError(f"{option} {path} cannot be written: {folder} is not a folder")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise ValueError(f"{option} {path} cannot be written: no permission for {folder}")
 
 
 def run_main(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
-    """Run a program: logs to stderr, bad input as one line and exit code 2."""
+    """Run a program: warnings to stderr, bad input as one line and exit code 2."""
     logging.basicConfig(
         level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s: %(message)s"
     )
@@ -126,10 +182,9 @@ def run_main(run: Callable[[argparse.Namespace], int], args: argparse.Namespace)
         return run(args)
     except (ValueError, OSError) as error:
         if args.verbose:
-            raise
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        logging.getLogger(__name__).error(" ".join(lines) or type(error).__name__)
+            traceback.print_exc()
+        print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        logging.getLogger(__name__).error("interrupted")
+        print("interrupted", file=sys.stderr)
         return 130

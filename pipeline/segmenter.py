@@ -122,21 +122,26 @@ class Segmenter:
         vocabulary: Sequence[str] | Vocabulary,
         *,
         background: Sequence[str] | None = None,
+        image_path: str | None = None,
     ) -> Segmentation:
         """Find everything the words name.
 
         Args:
             image: path, PIL image, (H, W, 3) uint8 RGB array, or what `segmentor.encode` gave.
             vocabulary: class names; one may carry synonyms, "sofa,couch"; "@file" reads a list.
-            background: words for everything else; None takes the protocol's, () none.
+            background: words for everything else; None takes the protocol's, () none. A
+                `Vocabulary` brings its own.
+            image_path: for the result, where `image` is not a path itself.
 
         Raises:
             ValueError, FileNotFoundError: an image or a vocabulary that cannot be used.
         """
         words = self.vocabulary(vocabulary, background)
         encoded = image if isinstance(image, EncodedImage) else self.segmentor.encode(image)
-        path = str(image) if isinstance(image, str | os.PathLike) else None
-        return self.masks(encoded, self.segmentor.dense(encoded, words), words, image_path=path)
+        if isinstance(image, str | os.PathLike):
+            image_path = str(image)
+        dense = self.segmentor.dense(encoded, words)
+        return self.masks(encoded, dense, words, image_path=image_path)
 
     def masks(
         self,
