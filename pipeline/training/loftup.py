@@ -52,7 +52,7 @@ FREEZE = 0.75  # progress from which the batch norms stay as they are at inferen
 SCORES = tuple(
     f"{name}{part}" for name in ("bilinear", "loftup", "normed", "mixed") for part in ("", "_edge")
 )
-WEIGHTS = {"l2": 1.0, "mask": 0.3, "anchor": 0.3}
+WEIGHTS = {"l2": 1.0, "mask": 0.3, "anchor": 0.1}
 
 
 class ExampleSource:

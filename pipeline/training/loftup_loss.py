@@ -16,7 +16,7 @@ from models.loftup import LoftUp, Window, scale_colours
 from .loftup_targets import Example, enlarge_window
 
 HALO = 2  # reach of LoftUp's two 3×3 convolutions, pixels
-MASK_SHARE = 0.8  # the paper's α: mask feature against bicubic
+MASK_SHARE = 0.9  # α, mask feature against bicubic; 0.8 in the paper, whose masks are not exact
 
 
 def upsample_windows(

@@ -2,9 +2,9 @@
 
 LoftUp's stage 1 (Huang et al. 2025, arXiv:2504.14032, section 3.3) mixes the bicubically enlarged
 features with their mean over the mask a pixel lies in. Two things differ here. The masks are the
-scene's own objects and surfaces. And a mask's feature is no mean over its pixels, because cells at
-an outline, the only ones a small object has, hold its neighbours as well: cells are taken as
-mixtures of their masks, by area, and the masks' features are solved for.
+scene's own objects and surfaces. And a mask's feature is no mean over its enlarged pixels, which
+next to an outline hold the neighbours as well, but over cells, weighted by the square of the
+share of the cell that the mask covers: the purer, the more it counts.
 
 Shapes: C channels, h×w cells of one image, H×W pixels, M masks of one image, s side of a window.
 """
@@ -48,22 +48,15 @@ def cell_shares(masks: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     return shares.reshape(count, h * w).astype(np.float32) * (h * w / (height * width))
 
 
-def mask_features(features: Tensor, shares: Tensor, trust: float = 0.5) -> Tensor:
-    """Features of the masks, (M, C), such that cells are their mixtures by area.
-
-    Ridge regression towards the purity-weighted mean of the cells: a mask that fills many cells
-    follows the data, one seen only in mixtures stays near what those cells show.
+def mask_features(features: Tensor, shares: Tensor) -> Tensor:
+    """Purity-weighted mean of the cells of every mask, (M, C).
 
     Args:
         features: (C, h, w).
         shares: (M, h·w) of `cell_shares`.
-        trust: weight of the prior, in cells.
     """
-    cells = features.flatten(1).T.float()  # (P, C)
-    purity = shares.square()
-    prior = purity @ cells / purity.sum(1, keepdim=True)
-    normal = shares @ shares.T + trust * torch.eye(len(shares))
-    return prior + torch.linalg.solve(normal, shares @ (cells - shares.T @ prior))
+    weights = shares.square()
+    return weights @ features.flatten(1).T / weights.sum(1, keepdim=True)
 
 
 @functools.cache
