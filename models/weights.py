@@ -196,24 +196,32 @@ def build_clip(architecture: str | Path) -> tuple[nn.Module, Tokenizer]:
     """An untrained CLIP of open_clip's classes, and its tokenizer.
 
     Args:
-        architecture: a name of open_clip, or a folder that holds an `open_clip_config.json`.
+        architecture: a name of open_clip (one of OpenAI's, or trained with their preprocessing),
+            or a folder that holds an `open_clip_config.json`.
+
+    Raises:
+        ValueError: unknown name.
     """
     import open_clip
 
-    if isinstance(architecture, str):
-        if architecture not in open_clip.list_models():
+    # Not open_clip.create_model: it warns that no weights were loaded, which comes later here.
+    if isinstance(architecture, Path):
+        config = json.loads((architecture / "open_clip_config.json").read_text(encoding="utf-8"))
+        model, preprocess = config["model_cfg"], config["preprocess_cfg"]
+        length = model["text_cfg"]["context_length"]
+        tokenizer = open_clip.SimpleTokenizer(context_length=length)
+    else:
+        model = open_clip.get_model_config(architecture)
+        if model is None:
             raise ValueError(
                 f"unknown CLIP architecture {architecture!r}; see open_clip.list_models()"
             )
-        clip = open_clip.create_model(architecture, pretrained=None)
-        return clip, open_clip.get_tokenizer(architecture)
-    config = json.loads((architecture / "open_clip_config.json").read_text(encoding="utf-8"))
-    clip = open_clip.CLIP(**config["model_cfg"])
-    preprocess = config["preprocess_cfg"]
+        preprocess = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
+        tokenizer = open_clip.get_tokenizer(architecture)
+    clip = open_clip.CLIP(**model)
     clip.visual.image_mean = tuple(preprocess["mean"])
     clip.visual.image_std = tuple(preprocess["std"])
-    length = config["model_cfg"]["text_cfg"]["context_length"]
-    return clip, open_clip.SimpleTokenizer(context_length=length)
+    return clip, tokenizer
 
 
 def load_loftup(name_or_path: str | os.PathLike) -> LoftUp:

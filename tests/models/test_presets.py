@@ -35,8 +35,11 @@ def test_parts_agree(name):
     assert preset.sam.source or published_sam2(preset.sam.model_cfg)
 
 
-def test_openai_weights_get_quick_gelu():
+def test_openai_weights_get_quick_gelu(caplog):
     clip, tokenizer = build_clip(PRESETS["vit-b16"].clip.architecture)
+    assert not caplog.records  # open_clip itself would warn of missing weights
+    usual = open_clip.create_model("ViT-B-16-quickgelu", pretrained=None)
+    assert str(clip) == str(usual)
     kinds = {type(m).__name__ for m in clip.modules()}
     assert "QuickGELU" in kinds and "GELU" not in kinds
     assert tuple(clip.visual.image_mean) == pytest.approx(open_clip.OPENAI_DATASET_MEAN)
