@@ -19,7 +19,7 @@ import numpy as np
 
 from models.images import ImageSource
 from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
-from models.presets import get_preset
+from models.presets import Preset, get_preset
 from models.sam2_masks import Sam2Masks
 from models.sclip_segmentor import DenseResult, EncodedImage, SCLIPSegmentor
 from models.vocabulary import Vocabulary
@@ -58,7 +58,7 @@ class Segmenter:
     @classmethod
     def from_preset(
         cls,
-        name: str = "vit-b16",
+        name: str | Preset = "vit-b16",
         *,
         use_loftup: bool | None = None,
         device: str | None = None,
@@ -70,7 +70,7 @@ class Segmenter:
         """Load the models of a preset.
 
         Args:
-            name: one of `models.presets.PRESETS`.
+            name: one of `models.presets.PRESETS`, or a preset of one's own.
             use_loftup: overrides the configuration's.
             device: cuda, mps or cpu; None takes the best there is.
             config: settings; None takes the defaults.
@@ -84,7 +84,7 @@ class Segmenter:
         config = config or PipelineConfig()
         if use_loftup is not None:
             config = dataclasses.replace(config, use_loftup=use_loftup)
-        preset = get_preset(name)
+        preset = get_preset(name) if isinstance(name, str) else name
         segmentor = LoftUpSCLIPSegmentor(
             device,
             use_loftup=config.use_loftup,
@@ -98,7 +98,7 @@ class Segmenter:
         )
         sam = load_sam2(preset.sam, model_cfg=model_cfg, checkpoint=checkpoint)
         names = {
-            "preset": name,
+            "preset": preset.name,
             "device": str(segmentor.device),
             "protocol": segmentor.protocol.name,
             "loftup": str(loftup or preset.loftup) if config.use_loftup else "off",
