@@ -70,7 +70,8 @@ def main(argv: list[str] | None = None) -> int:
             read_state_dict(path)  # a damaged file is better found now
             print(f"{name:6}  {path.stat().st_size / 2**20:7.1f} MiB  {path}", flush=True)
     except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 
