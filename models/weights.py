@@ -182,9 +182,9 @@ def load_clip(preset: ClipPreset) -> tuple[nn.Module, Tokenizer]:
 
     `clip.visual.image_mean` and `.image_std` hold the normalisation of its input.
     """
-    clip, tokenizer = build_clip(preset.architecture)
     path = resolve(preset.source)
-    state = read_state_dict(path)
+    state = read_state_dict(path)  # before the build: that takes seconds
+    clip, tokenizer = build_clip(preset.architecture)
     # OpenAI's own dicts carry three numbers beside the tensors of the network.
     for name in ("input_resolution", "context_length", "vocab_size"):
         state.pop(name, None)
