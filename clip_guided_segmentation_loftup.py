@@ -67,6 +67,8 @@ def _run(args: argparse.Namespace) -> int:
         "--save-label-map": args.save_label_map,
     }
     check_outputs(outputs, args.image)
+    if args.save_label_map and args.save_label_map.suffix.lower() != ".png":
+        raise ValueError(f"--save-label-map {args.save_label_map}: its name must end in .png")
     if args.loftup_model and not args.use_loftup:
         raise ValueError("--loftup-model needs --use-loftup: without it no LoftUp runs")
     vocabulary = read_vocabulary(args)
