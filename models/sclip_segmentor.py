@@ -49,7 +49,9 @@ from .windows import (
 logger = logging.getLogger(__name__)
 
 PAMR_STEPS, PAMR_DILATIONS = 10, (8, 16)  # SCLIP's and NACLIP's setting
-_STRIP_ELEMENTS = 2**25  # scores held at full resolution at once
+# Scores held at full resolution at once. Larger blocks of memory are fetched from the system anew
+# for every strip, which takes longer than the arithmetic.
+_STRIP_ELEMENTS = 2**22
 
 
 @dataclass(frozen=True, kw_only=True)
