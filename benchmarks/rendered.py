@@ -1,7 +1,7 @@
 """How good the pipeline is on held-out rendered scenes, and what each choice in it brings.
 
-    python benchmarks/rendered.py                       # 100 scenes, about 10 minutes on 2 cores
-    python benchmarks/rendered.py --scenes 20 --output outputs/quick
+    python benchmarks/rendered.py --workers 2           # 100 scenes
+    python benchmarks/rendered.py --scenes 20 --more    # also the arms of the ablations
 
 Scenes of 224 to 512 px with 2 to 6 things of PASCAL VOC's classes (and tree, building), from seeds
 no training used. Every arm shares CLIP's features, the text vectors and SAM 2's image embedding of
@@ -14,10 +14,13 @@ import argparse
 import copy
 import dataclasses
 import json
+import multiprocessing
 import platform
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +41,7 @@ from pipeline.segmenter import Segmenter, versions  # noqa: E402
 from pipeline.world import VOC_NOUNS, Scene, load_world, plural, render_scene  # noqa: E402
 
 NOUNS = (*VOC_NOUNS, "tree", "building")
+CONFIG = PipelineConfig(use_loftup=True)
 SEED = 2026  # training and validation scenes have other first numbers
 
 # Dense arms: attributes of the segmentor.
@@ -121,6 +125,11 @@ class Tally:
                 self.points += 1
                 self.hits += bool(truth[y, x] == prompt["class_idx"] + 1)
 
+    def merge(self, other: Tally) -> None:
+        """Add what another process counted."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
     def row(self) -> dict[str, object]:
         scenes = len(self.seconds)
         row: dict[str, object] = {
@@ -138,8 +147,8 @@ class Tally:
         return row
 
 
-def evaluate(segmenter: Segmenter, count: int, *, more: bool) -> dict[str, dict[str, object]]:
-    """Rows by arm name over `count` scenes."""
+def evaluate(segmenter: Segmenter, scenes: Sequence[int], *, more: bool) -> dict[str, Tally]:
+    """Tallies by arm name over the scenes of these numbers."""
     words = Vocabulary.parse(NOUNS, segmenter.segmentor.protocol.background)
     tallies: dict[str, Tally] = defaultdict(Tally)
     dense_arms = DENSE | (MORE_DENSE if more else {})
@@ -147,7 +156,7 @@ def evaluate(segmenter: Segmenter, count: int, *, more: bool) -> dict[str, dict[
     mask_arms |= {f"prompt: {k}": v for k, v in PROMPTS.items()}
     if more:
         mask_arms |= {f"choice: {k}": v for k, v in CHOICES.items()}
-    for index in tqdm(range(count), unit="scene", disable=None):
+    for index in tqdm(scenes, unit="scene", disable=None):
         item = scene(index)
         truth = item.label_map({noun: i + 1 for i, noun in enumerate(NOUNS)})
         encoded = segmenter.segmentor.encode(item.image)
@@ -179,7 +188,17 @@ def evaluate(segmenter: Segmenter, count: int, *, more: bool) -> dict[str, dict[
             tallies[name].add(truth, result.label_map, time.perf_counter() - start)
             prompts, _ = arm.prompts(maps[base], words)
             tallies[name].add_prompts(truth, prompts, result.sources)
-    return {name: tally.row() for name, tally in tallies.items()}
+    return dict(tallies)
+
+
+def evaluate_part(
+    preset: str, device: str | None, scenes: Sequence[int], more: bool, threads: int | None
+) -> dict[str, Tally]:
+    """`evaluate` in a process of its own."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    segmenter = Segmenter.from_preset(preset, device=device, config=CONFIG)
+    return evaluate(segmenter, scenes, more=more)
 
 
 def report(arms: dict[str, dict[str, object]], settings: dict[str, object]) -> str:
@@ -208,6 +227,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--scenes", type=int, default=100, help="how many (default: %(default)s)")
     parser.add_argument("--preset", default="tiny", help="trained models (default: %(default)s)")
     parser.add_argument("--device", help="cuda, mps or cpu (default: the best available)")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes, one thread each (default: %(default)s)"
+    )
     parser.add_argument("--more", action="store_true", help="also the arms of the ablations")
     parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "rendered")
     parser.add_argument("--verbose", action="store_true", help="log more; tracebacks of errors")
@@ -221,12 +243,27 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     if args.scenes < 1:
         raise ValueError(f"--scenes must be at least 1, got {args.scenes}")
-    config = PipelineConfig(use_loftup=True)
-    segmenter = Segmenter.from_preset(args.preset, device=args.device, config=config)
-    settings = segmenter.names | config.to_dict() | {"scenes": args.scenes, "seed": SEED}
-    arms = evaluate(segmenter, args.scenes, more=args.more)
+    if args.workers < 1:
+        raise ValueError(f"--workers must be at least 1, got {args.workers}")
+    parts = [range(k, args.scenes, args.workers) for k in range(args.workers)]
+    if args.workers == 1:
+        found = [evaluate_part(args.preset, args.device, parts[0], args.more, None)]
+    else:
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(args.workers, mp_context=spawn) as pool:
+            jobs = [
+                pool.submit(evaluate_part, args.preset, args.device, part, args.more, 1)
+                for part in parts
+            ]
+            found = [job.result() for job in jobs]
+    tallies = found[0]
+    for other in found[1:]:
+        for name, tally in other.items():
+            tallies[name].merge(tally)
+    arms = {name: tally.row() for name, tally in tallies.items()}
+    settings = CONFIG.to_dict() | {"preset": args.preset, "scenes": args.scenes, "seed": SEED}
     text = report(arms, settings)
-    machine = {"machine": platform.machine(), "threads": torch.get_num_threads()}
+    machine = {"machine": platform.machine(), "workers": args.workers}
     data = {"arms": arms, "settings": settings, "versions": versions() | machine}
     line = json.dumps(data)
     write_atomically(args.output / "results.json", (json.dumps(data, indent=1) + "\n").encode())

@@ -226,9 +226,7 @@ def render_scene(
             )
             angle = float(rng.uniform(-20, 20)) if rng.random() < 0.7 else 0.0
             flip = bool(rng.random() < 0.5)
-            pasted = place_sprite(
-                sprite, size, centre=centre, side=length, angle=angle, flip=flip
-            )
+            pasted = place_sprite(sprite, size, centre=centre, side=length, angle=angle, flip=flip)
             covers = pasted[..., 3] >= 0.5
             hidden = np.bincount(instances[covers], minlength=len(placed) + 1)[1:]
             if covers.sum() >= 30 and all(
@@ -243,9 +241,7 @@ def render_scene(
         placed.append(noun)
         areas = [left - cut for left, cut in zip(areas, hidden.tolist(), strict=True)]
         areas.append(int(covers.sum()))
-    return Scene(
-        image=_expose(image, rng), instances=instances, objects=tuple(placed), stuff=stuff
-    )
+    return Scene(image=_expose(image, rng), instances=instances, objects=tuple(placed), stuff=stuff)
 
 
 def _relight(sprite: np.ndarray, rng: np.random.Generator) -> np.ndarray:
