@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+from models.sclip_segmentor import DenseResult  # noqa: E402
 from models.vocabulary import Vocabulary  # noqa: E402
 from pipeline.config import PipelineConfig  # noqa: E402
 from pipeline.metrics import class_iou, confusion, edge_band, mean_iou  # noqa: E402
@@ -44,18 +45,18 @@ NOUNS = (*VOC_NOUNS, "tree", "building")
 CONFIG = PipelineConfig(use_loftup=True)
 SEED = 2026  # training and validation scenes have other first numbers
 
-# Dense arms: attributes of the segmentor.
-DENSE = {
+# Ways to word scores: attributes of the segmentor.
+SCORES = {
     "no upsampling": {"use_loftup": False, "upsampling": "none"},
     "bilinear": {"use_loftup": False, "upsampling": "bilinear"},
-    "LoftUp": {"use_loftup": True},
+    "LoftUp": {"use_loftup": True, "loftup_share": 1.0},
 }
-MORE_DENSE = {
-    "LoftUp, channel_norm": {"use_loftup": True, "text_space": "channel_norm"},
-    "LoftUp, whole image": {"use_loftup": True, "whole_image": True},
-    "bilinear + PAMR": {"use_loftup": False, "upsampling": "bilinear", "use_pamr": True},
+MORE_SCORES = {
+    "LoftUp, channel_norm": {"use_loftup": True, "loftup_share": 1.0, "text_space": "channel_norm"},
+    "LoftUp, whole image": {"use_loftup": True, "loftup_share": 1.0, "whole_image": True},
 }
-# Mask arms on the LoftUp map: fields of PipelineConfig.
+MEAN = "mean of bilinear and LoftUp"
+# Mask arms on the mean's map: fields of PipelineConfig.
 STRATEGIES = {
     "pole": {"strategy": "pole"},
     "centroid": {"strategy": "centroid"},
@@ -147,11 +148,17 @@ class Tally:
         return row
 
 
+def classes(dense: DenseResult) -> np.ndarray:
+    """(H, W) labels of a dense map: 0 background, i + 1 noun i."""
+    labels = dense.labels + 1
+    return np.where(labels > len(NOUNS), 0, labels)
+
+
 def evaluate(segmenter: Segmenter, scenes: Sequence[int], *, more: bool) -> dict[str, Tally]:
     """Tallies by arm name over the scenes of these numbers."""
     words = Vocabulary.parse(NOUNS, segmenter.segmentor.protocol.background)
     tallies: dict[str, Tally] = defaultdict(Tally)
-    dense_arms = DENSE | (MORE_DENSE if more else {})
+    ways = SCORES | (MORE_SCORES if more else {})
     mask_arms = {f"strategy: {k}": v for k, v in STRATEGIES.items()}
     mask_arms |= {f"prompt: {k}": v for k, v in PROMPTS.items()}
     if more:
@@ -160,26 +167,36 @@ def evaluate(segmenter: Segmenter, scenes: Sequence[int], *, more: bool) -> dict
         item = scene(index)
         truth = item.label_map({noun: i + 1 for i, noun in enumerate(NOUNS)})
         encoded = segmenter.segmentor.encode(item.image)
-        maps = {}
-        for name, settings in dense_arms.items():
+        scores, seconds = {}, {}
+        for name, settings in ways.items():
             arm = copy.copy(segmenter.segmentor)
             vars(arm).update(settings)
             start = time.perf_counter()
-            maps[name] = arm.dense(encoded, words)
-            seconds = time.perf_counter() - start + encoded.seconds
-            labels = maps[name].labels + 1
-            tallies[name].add(truth, np.where(labels > len(NOUNS), 0, labels), seconds)
+            scores[name] = arm.scores(encoded, words)
+            seconds[name] = time.perf_counter() - start + encoded.seconds
+        scores[MEAN] = (scores["bilinear"] + scores["LoftUp"]) / 2
+        seconds[MEAN] = seconds["bilinear"] + seconds["LoftUp"] - encoded.seconds
+        maps = {}
+        for name, words_scores in scores.items():
+            maps[name] = segmenter.segmentor.classify(words_scores, encoded, words)
+            tallies[name].add(truth, classes(maps[name]), seconds[name])
+        if more:
+            arm = copy.copy(segmenter.segmentor)
+            arm.use_pamr = True
+            start = time.perf_counter()
+            refined = arm.classify(scores["bilinear"], encoded, words)
+            spent = time.perf_counter() - start + seconds["bilinear"]
+            tallies["bilinear + PAMR"].add(truth, classes(refined), spent)
         for kind in WORDS if more else ():
             arm = copy.copy(segmenter.segmentor)
-            vars(arm).update(DENSE["bilinear"])
+            vars(arm).update(SCORES["bilinear"])
             start = time.perf_counter()
             others = Vocabulary.parse(other_words(kind), arm.protocol.background)
-            labels = arm.dense(encoded, others).labels + 1
-            seconds = time.perf_counter() - start + encoded.seconds
-            predicted = np.where(labels > len(NOUNS), 0, labels)
-            tallies[f"bilinear, {kind}s typed"].add(truth, predicted, seconds)
-        finals = {"bilinear + SAM 2": ("bilinear", {}), "LoftUp + SAM 2": ("LoftUp", {})}
-        finals |= {name: ("LoftUp", settings) for name, settings in mask_arms.items()}
+            found = classes(arm.dense(encoded, others))
+            spent = time.perf_counter() - start + encoded.seconds
+            tallies[f"bilinear, {kind}s typed"].add(truth, found, spent)
+        finals = {f"{base} + SAM 2": (base, {}) for base in ("bilinear", "LoftUp", MEAN)}
+        finals |= {name: (MEAN, settings) for name, settings in mask_arms.items()}
         for name, (base, settings) in finals.items():
             arm = copy.copy(segmenter)
             arm.config = dataclasses.replace(segmenter.config, **settings)

@@ -33,6 +33,8 @@ class LoftUpSCLIPSegmentor(SCLIPSegmentor):
         text_space: LoftUp's output lives in the space of its channel norm. "restored" undoes that
             norm before the comparison with text, "channel_norm" compares as it is; None takes the
             preset's.
+        loftup_share: word scores are this share of LoftUp's and the rest of bilinear ones, 0…1;
+            1 is LoftUp alone; None takes the preset's.
 
     The other arguments are `SCLIPSegmentor`'s.
 
@@ -57,6 +59,7 @@ class LoftUpSCLIPSegmentor(SCLIPSegmentor):
         upsampling: str = "bilinear",
         whole_image: bool = False,
         text_space: str | None = None,
+        loftup_share: float | None = None,
         batch: int = 8,
     ) -> None:
         super().__init__(
@@ -77,6 +80,10 @@ class LoftUpSCLIPSegmentor(SCLIPSegmentor):
             raise ValueError(
                 f"unknown text_space {self.text_space!r}; valid: {', '.join(TEXT_SPACES)}"
             )
+        share = self.preset.loftup_share if loftup_share is None else loftup_share
+        if not 0 <= share <= 1:
+            raise ValueError(f"loftup_share must be between 0 and 1, got {share}")
+        self.loftup_share = share
         if not use_loftup:
             return
         name = loftup_model_name or self.preset.loftup
@@ -100,7 +107,17 @@ class LoftUpSCLIPSegmentor(SCLIPSegmentor):
         return restore_text_space(upsampled, features, self.loftup.channelnorm.norm)
 
     def _scorer(self, text: Tensor) -> Scorer:
-        return upsampled_scores(text, self._upsample) if self.use_loftup else super()._scorer(text)
+        plain = super()._scorer(text)
+        if not self.use_loftup:
+            return plain
+        upsampled = upsampled_scores(text, self._upsample)
+        if self.loftup_share == 1:
+            return upsampled
+
+        def mixed(features: Tensor, guide: Tensor) -> Tensor:
+            return torch.lerp(plain(features, guide), upsampled(features, guide), self.loftup_share)
+
+        return mixed
 
     def _features(self, features: Tensor, guide: Tensor) -> Tensor:
         if self.use_loftup:

@@ -58,6 +58,7 @@ class Preset:
     loftup: str | Path  # key of LOFTUPS, or a checkpoint
     sam: SamPreset
     protocol: str | Protocol  # key of models.protocols.PROTOCOLS, or one of its own
+    loftup_share: float  # weight of LoftUp's scores against bilinear ones, 1 is LoftUp alone
     text_space: str  # how LoftUp's output is compared with text: "restored" or "channel_norm"
 
 
@@ -96,6 +97,7 @@ PRESETS: dict[str, Preset] = {
         loftup="loftup_clip",
         sam=SamPreset(model_cfg="sam2_hiera_l.yaml", source=None),
         protocol="open",
+        loftup_share=1.0,
         text_space="restored",
     ),
     "tiny": Preset(
@@ -111,6 +113,7 @@ PRESETS: dict[str, Preset] = {
             source=Source(path=MODELS / "tiny" / "sam2.safetensors"),
         ),
         protocol="tiny",
+        loftup_share=0.5,  # measured best, see the README
         text_space="restored",
     ),
 }

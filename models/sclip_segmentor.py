@@ -201,28 +201,46 @@ class SCLIPSegmentor:
         """Dense class map with probabilities and timings; see `DenseResult`."""
         encoded = image if isinstance(image, EncodedImage) else self.encode(image)
         start = time.perf_counter()
-        text = self.encode_text(vocabulary.query_words)  # (Q, D)
+        self.encode_text(vocabulary.query_words)  # remembered: timed apart from the upsampling
         timings = {"clip": encoded.seconds, "text": time.perf_counter() - start}
 
         start = time.perf_counter()
-        combine = whole_image_scores if self.whole_image else sliding_scores
-        scores = combine(encoded.windows, self._scorer(text))  # (Q, h', w') resized image
+        scores = self.scores(encoded, vocabulary)
         features = None
         if return_features:
-            features = combine(encoded.windows, self._features)
+            features = self._combine(encoded.windows, self._features)
             features = F.interpolate(features[None], encoded.size, mode="bilinear")[0]
+        timings["upsample"] = time.perf_counter() - start
+        return self.classify(scores, encoded, vocabulary, features=features, timings=timings)
+
+    @torch.no_grad()
+    def scores(self, encoded: EncodedImage, vocabulary: Vocabulary) -> Tensor:
+        """Cosines (Q, h', w') of all words at the pixels of the resized image, before PAMR."""
+        return self._combine(
+            encoded.windows, self._scorer(self.encode_text(vocabulary.query_words))
+        )
+
+    @torch.no_grad()
+    def classify(
+        self,
+        scores: Tensor,
+        encoded: EncodedImage,
+        vocabulary: Vocabulary,
+        *,
+        features: Tensor | None = None,
+        timings: dict[str, float] | None = None,
+    ) -> DenseResult:
+        """From word scores, as `scores` gives them (or a mixture of such), to a dense class map."""
+        start = time.perf_counter()
         if self.use_pamr:
             scores = pamr(encoded.windows.image, scores[None], PAMR_STEPS, PAMR_DILATIONS)[0]
-        timings["upsample"] = time.perf_counter() - start
-
-        start = time.perf_counter()
         probs = self._probabilities(scores, encoded.size, vocabulary)
         background = vocabulary.background_index
         if background is not None and self.protocol.area_thd:
             probs = apply_area_threshold(probs, self.protocol.area_thd, background)
         threshold = self.protocol.prob_thd if background is not None else 0.0
         labels = predict(probs, threshold, background)
-        timings["classes"] = time.perf_counter() - start
+        timings = dict(timings or {}) | {"classes": time.perf_counter() - start}
         if self._sam is not None:
             start = time.perf_counter()
             records = self._sam.automatic(encoded.image)
@@ -235,6 +253,10 @@ class SCLIPSegmentor:
             features=features,
             timings=timings,
         )
+
+    def _combine(self, windows: WindowFeatures, scorer: Scorer) -> Tensor:
+        """What `scorer` says of all windows, at the pixels of the resized image."""
+        return (whole_image_scores if self.whole_image else sliding_scores)(windows, scorer)
 
     def _scorer(self, text: Tensor) -> Scorer:
         """How patch features become word scores at the guide's pixels."""

@@ -17,6 +17,7 @@ class PipelineConfig:
     attention: str = "csa"  # CLIP's last block: csa, vanilla, maskclip
     use_loftup: bool = False  # upsample the features; else bilinear scores
     text_space: str | None = None  # LoftUp's way back to text: restored, channel_norm; None: preset
+    loftup_share: float | None = None  # of LoftUp's scores, the rest bilinear ones; None: preset
     whole_image: bool = False  # stitch the windows' features and upsample once
     use_pamr: bool = False  # refine the scores with PAMR
     min_confidence: float = 0.7  # least class probability of a prompt region; 0 takes every pixel
@@ -25,7 +26,7 @@ class PipelineConfig:
     points_per_region: int = 3  # for "multi"
     negative_points: int = 0  # per prompt, on other classes; 0 is off
     prompt_box: bool = False  # also give SAM the region's box
-    prompt_mask: bool = False  # also give SAM the region's mask
+    prompt_mask: bool = True  # also give SAM the mask of the map around the region
     mask_choice: str = "product"  # of SAM's three: by predicted iou × agreement, or one of them
     min_score: float = 0.5  # below this predicted IoU the region is kept instead; 0 is off
     min_agreement: float = 0.3  # below this IoU with the region, likewise; 0 is off

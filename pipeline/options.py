@@ -88,6 +88,7 @@ _HELP = {
     "prompt_mask": "also give SAM 2 each region's mask",
     "attention": "CLIP's last block: csa, vanilla, maskclip",
     "text_space": "how LoftUp's output meets the words: restored, channel_norm",
+    "loftup_share": "weight of LoftUp's scores against bilinear ones, 1 is LoftUp alone",
     "whole_image": "upsample the whole image at once instead of window by window",
     "use_pamr": "refine the scores with PAMR",
     "min_score": "below this predicted IoU a mask falls back to its region",
@@ -111,7 +112,8 @@ def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
                 help=f"{text} (default: {'on' if field.default else 'off'})",
             )
         elif field.default is None:
-            group.add_argument(flag, help=f"{text} (default: the preset's)")
+            kind = float if "float" in field.type else str
+            group.add_argument(flag, type=kind, help=f"{text} (default: the preset's)")
         else:
             group.add_argument(
                 flag,

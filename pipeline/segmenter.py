@@ -95,6 +95,7 @@ class Segmenter:
             attention=config.attention,
             whole_image=config.whole_image,
             text_space=config.text_space,
+            loftup_share=config.loftup_share,
         )
         sam = load_sam2(preset.sam, model_cfg=model_cfg, checkpoint=checkpoint)
         names = {
@@ -198,6 +199,7 @@ class Segmenter:
             | self.config.to_dict()
             | {
                 "text_space": getattr(self.segmentor, "text_space", None),
+                "loftup_share": getattr(self.segmentor, "loftup_share", None),
                 "vocabulary": [list(group) for group in words.words],
                 "background": list(words.background),
                 "prompts": len(prompts),

@@ -56,5 +56,6 @@ def random_preset(tmp_path_factory: pytest.TempPathFactory) -> Preset:
         protocol=Protocol(
             name="random", logit_scale=40, short_side=48, long_side=256, window=48, stride=24
         ),
+        loftup_share=1.0,
         text_space="restored",
     )

@@ -305,3 +305,22 @@ def test_verbose(random_preset, caplog):
     assert not [r for r in caplog.records if r.name.startswith("models.")]
     LoftUpSCLIPSegmentor("cpu", preset=random_preset, verbose=True)
     assert any("LoftUp" in r.getMessage() for r in caplog.records if r.name.startswith("models."))
+
+
+def test_share_mixes_the_scores(sharp, image):
+    mixed = LoftUpSCLIPSegmentor("cpu", preset=sharp, loftup_share=0.25)
+    text = mixed.encode_text(["cat", "tree"])
+    windows = mixed.encode(image[:48, :48]).windows
+    found = mixed._scorer(text)(windows.features, windows.image)
+    parts = {}
+    for use_loftup in (True, False):
+        alone = LoftUpSCLIPSegmentor("cpu", use_loftup, preset=sharp, loftup_share=1)
+        parts[use_loftup] = alone._scorer(text)(windows.features, windows.image)
+    expected = 0.25 * parts[True] + 0.75 * parts[False]
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+    assert (parts[True] - parts[False]).abs().max() > 0.01
+
+
+def test_a_share_outside_its_range_is_refused(sharp):
+    with pytest.raises(ValueError, match=r"loftup_share must be between 0 and 1, got 1\.5"):
+        LoftUpSCLIPSegmentor("cpu", preset=sharp, loftup_share=1.5)
