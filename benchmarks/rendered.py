@@ -187,7 +187,7 @@ def evaluate(segmenter: Segmenter, scenes: Sequence[int], *, more: bool) -> dict
             refined = arm.classify(scores["bilinear"], encoded, words)
             spent = time.perf_counter() - start + seconds["bilinear"]
             tallies["bilinear + PAMR"].add(truth, classes(refined), spent)
-        for kind in WORDS if more else ():
+        for kind in WORDS:
             arm = copy.copy(segmenter.segmentor)
             vars(arm).update(SCORES["bilinear"])
             start = time.perf_counter()

@@ -31,17 +31,17 @@ HORIZON, KERB = 250, 318
 THINGS = (
     ("building", 0, (112, 168), 172, False),
     ("building", 5, (352, 186), 136, False),
-    ("building", 3, (556, 172), 164, False),
+    ("building", 6, (556, 168), 164, False),
     ("tree", 0, (232, 206), 120, False),
     ("tree", 1, (452, 212), 112, False),
     ("tree", 0, (648, 216), 104, True),
-    ("person", 0, (292, 268), 98, False),
-    ("person", 3, (36, 276), 104, False),
-    ("person", 2, (590, 282), 102, False),
+    ("person", 0, (292, 262), 112, False),
+    ("person", 3, (40, 290), 124, False),
+    ("person", 2, (634, 288), 116, False),
     ("car", 0, (160, 346), 148, False),
-    ("bicycle", 0, (386, 342), 120, False),
-    ("car", 2, (548, 386), 152, True),
-    ("person", 6, (288, 372), 112, True),
+    ("bicycle", 0, (404, 340), 140, False),
+    ("car", 2, (556, 388), 152, True),
+    ("person", 6, (282, 376), 120, True),
 )
 
 
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     image, labels = draw()
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(args.output, quality=92)
+    Image.fromarray(image).save(args.output, quality=96)
     picture = Image.fromarray(labels)
     picture.putpalette(voc_palette().tobytes())
     picture.save(args.output.with_name(f"{args.output.stem}_labels.png"))

@@ -108,7 +108,7 @@ def test_boxes_and_masks_go_to_the_prompts_that_have_a_region():
     assert len(by_points["points"]) == 2
 
     sam.calls.clear()
-    run(sam, prompts)
+    run(sam, prompts, prompt_mask=False)
     assert len(sam.calls) == 1 and sam.calls[0]["boxes"] is None
 
 
