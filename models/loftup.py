@@ -92,9 +92,7 @@ class LoftUp(nn.Module):
             return net(keys_values, scaled, window)
         output = None
         for start in range(0, window.height, rows):
-            strip = window._replace(
-                top=window.top + start, height=min(rows, window.height - start)
-            )
+            strip = window._replace(top=window.top + start, height=min(rows, window.height - start))
             part = net(keys_values, scaled, strip)
             if output is None:
                 output = part.new_empty(batch, self.dim, window.height, window.width)
@@ -218,9 +216,7 @@ class _Upsampler(nn.Module):
         )
         self.lr_pe = FourierFeatures(GRID_SIGNALS, GRID_FREQUENCIES)
         self.ca_transformer = _CrossAttentionTransformer(width, dim)
-        self.final_conv = nn.Sequential(
-            nn.Conv2d(width, dim, 1), _ChannelLayerNorm(dim, eps=1e-6)
-        )
+        self.final_conv = nn.Sequential(nn.Conv2d(width, dim, 1), _ChannelLayerNorm(dim, eps=1e-6))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -277,9 +273,7 @@ class _CrossAttentionTransformer(nn.Module):
         return [attention.keys_values(context) for attention, _ in self.layers]
 
     def forward(self, x: Tensor, keys_values: list[tuple[Tensor, Tensor]]) -> Tensor:
-        for (attention, feed_forward), (keys, values) in zip(
-            self.layers, keys_values, strict=True
-        ):
+        for (attention, feed_forward), (keys, values) in zip(self.layers, keys_values, strict=True):
             x = x + attention(x, keys, values)
             x = x + feed_forward(x)
         return self.norm(x)

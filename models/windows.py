@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.clip_dense import dense_features, visual_tower
+from .clip_dense import dense_features, visual_tower
 
 # (features (b, C, h, w), guide images (b, 3, Hp, Wp)) -> (b, C, Hp, Wp)
 Upsampler = Callable[[Tensor, Tensor], Tensor]

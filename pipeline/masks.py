@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.regions import Region
+from .regions import Region
 
 Mask = np.ndarray | Region
 

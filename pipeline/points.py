@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 
-from pipeline.regions import Region
+from .regions import Region
 
 Point = tuple[int, int]  # (x, y)
 

@@ -18,8 +18,8 @@ import numpy as np
 from scipy import ndimage
 from skimage.measure import label
 
-from pipeline.points import STRATEGIES, Point, nearest_points, pole
-from pipeline.regions import Region
+from .points import STRATEGIES, Point, nearest_points, pole
+from .regions import Region
 
 logger = logging.getLogger(__name__)
 

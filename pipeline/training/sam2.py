@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from models.sam2_masks import build_sam2
-from pipeline.world import Scene, World, load_world
 
+from ..world import Scene, World, load_world
 from .loop import MovingAverage, Run
 from .optimizers import MuonAdamW
 from .sam2_examples import Batch, make_batch, mirror, random_scene

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from models.sam2_masks import Sam2Masks
-from pipeline.world import Scene, World, render_scene
 
+from ..world import Scene, World, render_scene
 from .sam2_examples import pole
 
 if TYPE_CHECKING:
