@@ -9,8 +9,8 @@ from torch import nn
 class MuonAdamW:
     """Muon (Jordan et al., 2024) on the linear layers' matrices, AdamW on everything else.
 
-    Runs of some thousand steps learn from each step about twice as much with Muon. Its updates
-    are scaled to AdamW's size, so one learning rate serves both. Vectors are not decayed.
+    Muon makes the most of runs of only some thousand steps. Its updates are scaled to AdamW's
+    size, so one learning rate serves both. Vectors are not decayed.
     """
 
     def __init__(self, module: nn.Module, lr: float, *, weight_decay: float = 0.05) -> None:
