@@ -228,8 +228,3 @@ def whole_image_scores(windows: WindowFeatures, scorer: Scorer) -> Tensor:
     height, width = windows.image.shape[2:]
     guide = pad_to_multiple(windows.image, windows.patch)
     return scorer(stitch_features(windows), guide)[0, :, :height, :width]
-
-
-def resize_scores(scores: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bring scores (Q, H, W) bilinearly to the original `size` (H, W)."""
-    return F.interpolate(scores[None], size, mode="bilinear")[0]

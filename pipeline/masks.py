@@ -123,11 +123,6 @@ def accept(
     return (score >= min_score) & (agreement >= min_agreement)
 
 
-def box_of(mask: Mask) -> tuple[int, int, int, int]:
-    """Tight box of a mask: XYXY, ends exclusive; (0, 0, 0, 0) of an empty one."""
-    return _tight(mask).box
-
-
 def merge_overlapping(
     masks: Sequence[Mask],
     class_ids: Sequence[int] | np.ndarray,

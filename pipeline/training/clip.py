@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from models.clip_dense import dense_features, forward_trunk, last_block, project
 from models.text import DEFAULT_TEMPLATES, encode_texts
+from models.weights import build_clip
 
 from ..metrics import confusion, mean_iou
 from ..world import Scene, World, load_world, render_scene
@@ -248,13 +249,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--export", type=Path, help="only write the averaged weights to this file")
 
 
-def build(config: Path) -> tuple[nn.Module, object]:
-    """The untrained tiny CLIP and its tokenizer, from the shipped configuration."""
-    from models.weights import build_clip
-
-    return build_clip(config)
-
-
 def export(weights: dict[str, Tensor], seen: Tensor, path: Path) -> None:
     """Write half-precision weights; rows of tokens no text of the world has become zero.
 
@@ -284,7 +278,7 @@ def run(args: argparse.Namespace) -> int:
     rng = np.random.default_rng([10_000, args.seed])
     world = load_world()
     folder = Path(__file__).resolve().parents[2] / "models" / "tiny" / "clip"
-    clip, tokenizer = build(folder)
+    clip, tokenizer = build_clip(folder)
     names = Names(world, tokenizer, rng)
     clip.logit_scale.data.fill_(math.log(20))
     optimizer, average = MuonAdamW(clip, args.lr), MovingAverage(clip)
@@ -301,7 +295,8 @@ def run(args: argparse.Namespace) -> int:
         return make_batch(clip, names, world, rng, args.batch)
 
     due = work.spent + 300
-    # The next batch is drawn while this one is learnt from; all chance lies in that one thread.
+    # The next batch is drawn while this one is learnt from; all chance lies in that one thread. A
+    # resumed run therefore goes on with other scenes than an uninterrupted one.
     with ThreadPoolExecutor(1) as renderer:
         coming = renderer.submit(draw)
         for step in work.steps():

@@ -46,7 +46,6 @@ class Run:
         self.output, self.state, self.rng = output, state, rng
         self.budget, self.save_every = minutes * 60, save_every
         self.step, self._spent, self._stop = 0, 0.0, False
-        self._rows: dict[str, float] = {}
         output.mkdir(parents=True, exist_ok=True)
         last = output / "last.pt"
         if resume and last.exists():
@@ -95,7 +94,7 @@ class Run:
                 signal.signal(number, handler)
             self.save()
 
-    def _on_signal(self, number: int, frame: object) -> None:
+    def _on_signal(self, number: int, _frame: object) -> None:
         logger.warning("signal %d: saving and stopping after this step", number)
         self._stop = True
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.masks import accept, box_of, choose_candidates, merge_overlapping, resolve_label_map
+from pipeline.masks import _tight, accept, choose_candidates, merge_overlapping, resolve_label_map
 from pipeline.regions import Region
 
 
@@ -111,12 +111,12 @@ def test_accept_needs_both() -> None:
         accept(score, agreement[:3])
 
 
-def test_box_of() -> None:
+def test_tight_box() -> None:
     mask = np.zeros((5, 9), bool)
     mask[1, 6], mask[3, 2] = True, True
-    assert box_of(mask) == (2, 1, 7, 4)
-    assert box_of(Region(0, 0, mask)) == (2, 1, 7, 4)
-    assert box_of(np.zeros((5, 9), bool)) == (0, 0, 0, 0)
+    assert _tight(mask).box == (2, 1, 7, 4)
+    assert _tight(Region(0, 0, mask)).box == (2, 1, 7, 4)
+    assert _tight(np.zeros((5, 9), bool)).box == (0, 0, 0, 0)
 
 
 TWELVE = mask_of("###.", "###.", "###.", "###.")  # IoU 0.75 with FULL, 2/3 with LEFT
