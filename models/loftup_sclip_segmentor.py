@@ -39,7 +39,8 @@ class LoftUpSCLIPSegmentor(SCLIPSegmentor):
     The other arguments are `SCLIPSegmentor`'s.
 
     Raises:
-        ValueError: a LoftUp made for other features; the message lists those that fit.
+        ValueError: a LoftUp made for other features; the message lists those that fit. LoftUp
+            together with upsampling "probability", which has no features to upsample.
         WeightsNotFoundError, WeightsError: its checkpoint is missing or damaged. There is no
             fall-back to bilinear.
     """
@@ -62,6 +63,7 @@ class LoftUpSCLIPSegmentor(SCLIPSegmentor):
         loftup_share: float | None = None,
         batch: int = 8,
     ) -> None:
+        _check_upsampling(use_loftup, upsampling)
         super().__init__(
             device,
             preset=preset,
@@ -107,6 +109,7 @@ class LoftUpSCLIPSegmentor(SCLIPSegmentor):
         return restore_text_space(upsampled, features, self.loftup.channelnorm.norm)
 
     def _scorer(self, text: Tensor) -> Scorer:
+        _check_upsampling(self.use_loftup, self.upsampling)
         plain = super()._scorer(text)
         if not self.use_loftup:
             return plain
@@ -123,6 +126,14 @@ class LoftUpSCLIPSegmentor(SCLIPSegmentor):
         if self.use_loftup:
             return self._upsample(features, guide)
         return super()._features(features, guide)
+
+
+def _check_upsampling(use_loftup: bool, upsampling: str) -> None:
+    if use_loftup and upsampling == "probability":
+        raise ValueError(
+            "upsampling 'probability' enlarges probabilities, LoftUp features: "
+            "turn LoftUp off (use_loftup=False) or take upsampling 'bilinear'"
+        )
 
 
 def __getattr__(name: str) -> object:

@@ -288,6 +288,7 @@ class Sam2Masks:
             masks[row] = (large[0, 0] > self.mask_threshold).cpu()
         return masks
 
+    @torch.inference_mode()
     def automatic(
         self,
         image: np.ndarray,
@@ -299,7 +300,8 @@ class Sam2Masks:
         """Masks of everything: SAM 2's own generator, a grid of clicks, doubles removed.
 
         Args:
-            image: (H, W, 3) uint8 RGB; it is encoded anew, the image that is set stays.
+            image: (H, W, 3) uint8 RGB, as for `set_image`: it becomes the image that is set, and
+                if it already is, it is not encoded again.
             points_per_side: the grid has this number squared.
             predicted_iou_threshold: drops masks SAM trusts less.
             stability_threshold: drops masks that change more when their threshold moves.
@@ -310,6 +312,9 @@ class Sam2Masks:
         """
         from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
+        if points_per_side < 1:
+            raise ValueError(f"points_per_side must be at least 1, not {points_per_side}.")
+        self.set_image(image)
         generator = SAM2AutomaticMaskGenerator(
             self.model,
             points_per_side=points_per_side,
@@ -318,9 +323,18 @@ class Sam2Masks:
             stability_score_thresh=stability_threshold,
             mask_threshold=self.mask_threshold,
         )
-        # Written for images of 1024 pixels.
-        side = self.model.image_size
-        generator.predictor._bb_feat_sizes = [(side // s, side // s) for s in (4, 8, 16)]
+        predictor = generator.predictor
+
+        def hand_over(crop: np.ndarray) -> None:
+            assert crop.shape[:2] == self._size  # no crops: the generator asks for the whole image
+            predictor._orig_hw = [self._size]
+            predictor._features = {
+                "image_embed": self._embedding,
+                "high_res_feats": self._fine or [],
+            }
+            predictor._is_image_set = True
+
+        predictor.set_image = hand_over  # instead of encoding the image a second time
         return generator.generate(image)
 
 

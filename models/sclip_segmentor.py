@@ -41,6 +41,7 @@ from .windows import (
     bilinear_scores,
     encode_windows,
     nearest_scores,
+    probability_scores,
     resize_for_protocol,
     sliding_scores,
     whole_image_scores,
@@ -48,6 +49,7 @@ from .windows import (
 
 logger = logging.getLogger(__name__)
 
+UPSAMPLINGS = ("bilinear", "none", "probability")
 PAMR_STEPS, PAMR_DILATIONS = 10, (8, 16)  # SCLIP's and NACLIP's setting
 # Scores held at full resolution at once. Larger blocks of memory are fetched from the system anew
 # for every strip, which takes longer than the arithmetic.
@@ -85,10 +87,11 @@ class SCLIPSegmentor:
         preset: which trained models, see `models.presets`.
         attention: what CLIP's last block does, "csa", "vanilla" or "maskclip".
         protocol: name or object with windows, scale and thresholds; None takes the preset's.
-        upsampling: "bilinear", or "none" (every pixel takes the score of its patch).
+        upsampling: "bilinear", "none" (every pixel takes the score of its patch), or "probability"
+            (the patches' word probabilities are enlarged bilinearly, not their scores).
         whole_image: stitch the windows' features first and upsample once.
         use_sam: SAM 2's automatic masks vote on the label map.
-        use_pamr: refine the scores with PAMR.
+        use_pamr: refine the scores with PAMR even where the protocol does not ask for it.
         verbose: log what is loaded and how long each image took (level INFO).
         batch: windows encoded at once.
 
@@ -113,8 +116,8 @@ class SCLIPSegmentor:
     ) -> None:
         if attention not in ATTENTIONS:
             raise ValueError(f"unknown attention {attention!r}; valid: {', '.join(ATTENTIONS)}")
-        if upsampling not in ("bilinear", "none"):
-            raise ValueError(f"unknown upsampling {upsampling!r}; valid: bilinear, none")
+        if upsampling not in UPSAMPLINGS:
+            raise ValueError(f"unknown upsampling {upsampling!r}; valid: {', '.join(UPSAMPLINGS)}")
         self.device = pick_device(device)
         self.preset = get_preset(preset) if isinstance(preset, str) else preset
         protocol = protocol or self.preset.protocol
@@ -215,7 +218,10 @@ class SCLIPSegmentor:
 
     @torch.no_grad()
     def scores(self, encoded: EncodedImage, vocabulary: Vocabulary) -> Tensor:
-        """Cosines (Q, h', w') of all words at the pixels of the resized image, before PAMR."""
+        """Scores (Q, h', w') of all words at the pixels of the resized image, before PAMR.
+
+        Cosines; with upsampling "probability" the words' probabilities.
+        """
         return self._combine(
             encoded.windows, self._scorer(self.encode_text(vocabulary.query_words))
         )
@@ -230,9 +236,12 @@ class SCLIPSegmentor:
         features: Tensor | None = None,
         timings: dict[str, float] | None = None,
     ) -> DenseResult:
-        """From word scores, as `scores` gives them (or a mixture of such), to a dense class map."""
+        """From word scores, as `scores` gives them (or a mixture of such), to a dense class map.
+
+        They must be of the kind that this segmentor's `upsampling` makes.
+        """
         start = time.perf_counter()
-        if self.use_pamr:
+        if self.use_pamr or self.protocol.pamr:
             scores = pamr(encoded.windows.image, scores[None], PAMR_STEPS, PAMR_DILATIONS)[0]
         probs = self._probabilities(scores, encoded.size, vocabulary)
         background = vocabulary.background_index
@@ -260,6 +269,8 @@ class SCLIPSegmentor:
 
     def _scorer(self, text: Tensor) -> Scorer:
         """How patch features become word scores at the guide's pixels."""
+        if self.upsampling == "probability":
+            return probability_scores(text, self.protocol.logit_scale)
         return bilinear_scores(text) if self.upsampling == "bilinear" else nearest_scores(text)
 
     def _features(self, features: Tensor, guide: Tensor) -> Tensor:
@@ -276,10 +287,9 @@ class SCLIPSegmentor:
         height, width = size
         word_class = torch.tensor(vocabulary.word_class, device=scores.device)
         probs = scores.new_empty(int(word_class.max()) + 1, height, width)
+        scale = None if self.upsampling == "probability" else self.protocol.logit_scale
         rows = max(1, _STRIP_ELEMENTS // (len(scores) * width))
         for top in range(0, height, rows):
             strip = resize_rows(scores, size, top, min(top + rows, height))
-            probs[:, top : top + rows] = class_probabilities(
-                strip, word_class, self.protocol.logit_scale
-            )
+            probs[:, top : top + rows] = class_probabilities(strip, word_class, scale)
         return probs

@@ -11,13 +11,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def class_probabilities(scores: Tensor, word_class: Tensor, logit_scale: float) -> Tensor:
+def class_probabilities(scores: Tensor, word_class: Tensor, logit_scale: float | None) -> Tensor:
     """Softmax over all query words, then the best word of every class.
 
     Args:
-        scores: (Q, H, W) cosines.
+        scores: (Q, H, W) cosines, or probabilities of the words already.
         word_class: (Q,) int64, the class of every word; every class 0..K-1 has at least one.
-        logit_scale: factor before the softmax (40 in SCLIP; 65 for VOC21).
+        logit_scale: factor before the softmax (40 in SCLIP; 65 for VOC21); None takes `scores` as
+            probabilities.
 
     Returns:
         (K, H, W) in [0, 1]; their sum is 1 only if every class has one word.
@@ -30,7 +31,7 @@ def class_probabilities(scores: Tensor, word_class: Tensor, logit_scale: float) 
     classes = sorted(set(word_class.tolist()))
     if classes != list(range(len(classes))):
         raise ValueError(f"classes must be 0, 1, 2, ... without gaps, got {classes}")
-    probabilities = torch.softmax(scores * logit_scale, dim=0)
+    probabilities = scores if logit_scale is None else torch.softmax(scores * logit_scale, dim=0)
     if len(classes) == len(word_class):  # one word a class: only the order may differ
         return probabilities[word_class.argsort()]
     return torch.stack([probabilities[word_class == k].amax(dim=0) for k in classes])

@@ -26,7 +26,8 @@ from .clip_dense import dense_features, visual_tower
 
 # (features (b, C, h, w), guide images (b, 3, Hp, Wp)) -> (b, C, Hp, Wp)
 Upsampler = Callable[[Tensor, Tensor], Tensor]
-# (features (b, C, h, w), guide images (b, 3, Hp, Wp)) -> cosines (b, Q, Hp, Wp)
+# (features (b, C, h, w), guide images (b, 3, Hp, Wp)) -> word scores (b, Q, Hp, Wp): cosines, or
+# probabilities from `probability_scores`
 Scorer = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -54,12 +55,17 @@ def resize_for_protocol(image: np.ndarray, short: int = 336, long: int = 2048) -
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def window_slices(size: tuple[int, int], window: int, stride: int) -> list[tuple[slice, slice]]:
+def window_slices(
+    size: tuple[int, int], window: int | None, stride: int
+) -> list[tuple[slice, slice]]:
     """Row and column slices of all windows over an image of `size` (H, W), row by row.
 
     Window k starts at k·stride; one that would stick out is shifted back inside. A side shorter
-    than the window is taken whole, so all windows have the same size.
+    than the window is taken whole, so all windows have the same size. Without a window (None) the
+    whole image is one.
     """
+    if window is None:
+        return [(slice(0, size[0]), slice(0, size[1]))]
     if not 0 < stride <= window:
         raise ValueError(f"stride must be between 1 and the window {window}, got {stride}")
 
@@ -112,7 +118,7 @@ def encode_windows(
     clip: nn.Module,
     image: Tensor,
     *,
-    window: int = 224,
+    window: int | None = 224,
     stride: int = 112,
     attention: str = "csa",
     batch: int = 8,
@@ -123,7 +129,7 @@ def encode_windows(
         clip: an open_clip CLIP with a VisionTransformer.
         image: (1, 3, H, W), resized and normalised; any size from one pixel on: windows that are
             no multiple of the patch (small images) are padded with `pad_to_multiple`.
-        window, stride: pixels.
+        window, stride: pixels; window None takes the whole image at once.
         attention: see `dense_features`.
         batch: windows encoded, and later scored, at once; bounds the memory, not the result.
     """
@@ -160,6 +166,15 @@ def nearest_scores(text: Tensor) -> Scorer:
     """No upsampling: every pixel takes the score of the patch it lies in."""
     return lambda features, guide: F.interpolate(
         cosine_scores(features, text), guide.shape[2:], mode="nearest-exact"
+    )
+
+
+def probability_scores(text: Tensor, logit_scale: float) -> Scorer:
+    """Soft-max the scaled cosines of the patches over all words, then enlarge bilinearly."""
+    return lambda features, guide: F.interpolate(
+        torch.softmax(logit_scale * cosine_scores(features, text), dim=1),
+        guide.shape[2:],
+        mode="bilinear",
     )
 
 

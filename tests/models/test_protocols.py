@@ -6,7 +6,7 @@ import pytest
 
 from models.protocols import PROTOCOLS, get_protocol, read_words
 from models.vocabulary import Vocabulary
-from pipeline.world import load_world
+from pipeline.world import VOC_NOUNS, load_world
 
 VOC = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -15,13 +15,29 @@ VOC = (
 )  # fmt: skip
 
 
-def test_published_numbers():
-    voc21, voc20 = get_protocol("sclip-voc21"), get_protocol("sclip-voc20")
-    assert (voc21.logit_scale, voc21.prob_thd, voc21.area_thd) == (65, 0.1, 0.1)
-    assert (voc20.logit_scale, voc20.prob_thd, voc20.area_thd) == (40, 0, 0)
-    for protocol in (voc21, voc20):
-        assert (protocol.short_side, protocol.long_side) == (336, 2048)
-        assert (protocol.window, protocol.stride) == (224, 112)
+@pytest.mark.parametrize(
+    ("name", "logit_scale", "prob_thd", "area_thd", "window", "pamr"),
+    [
+        ("sclip-voc21", 65, 0.1, 0.1, 224, False),
+        ("sclip-voc20", 40, 0, 0, 224, False),
+        ("proxyclip-voc21", 40, 0.2, 0, 336, False),
+        ("proxyclip-voc20", 40, 0, 0, 336, False),
+        ("naclip-voc21", 40, 0.1, 0, None, True),
+        ("naclip-voc20", 40, 0, 0, None, True),
+        ("plain-voc21", 65, 0.1, 0.1, 224, False),
+        ("plain-voc20", 40, 0, 0, 224, False),
+    ],
+)
+def test_published_numbers(name, logit_scale, prob_thd, area_thd, window, pamr):
+    protocol = get_protocol(name)
+    assert (protocol.logit_scale, protocol.prob_thd, protocol.area_thd) == (
+        logit_scale, prob_thd, area_thd,
+    )  # fmt: skip
+    assert (protocol.short_side, protocol.long_side) == (336, 2048)
+    assert (protocol.window, protocol.stride, protocol.pamr) == (window, 112, pamr)
+    assert protocol.class_names == VOC
+    background = {"plain-voc21": 1}.get(name, 26) if name.endswith("voc21") else 0
+    assert len(protocol.background) == background
 
 
 def test_published_words():
@@ -44,6 +60,41 @@ def test_published_words():
         assert words == special.get(name, (name,))
     vocabulary = Vocabulary(VOC, voc21.words, voc21.background)
     assert len(vocabulary.query_words) == 20 + 6 + 4 + 26 and vocabulary.background_index == 20
+
+
+def test_words_of_the_followers():
+    sclip, plain = get_protocol("sclip-voc21"), get_protocol("plain-voc21")
+    for name in ("naclip-voc21", "naclip-voc20"):
+        assert get_protocol(name).words == sclip.words
+    for name in ("proxyclip-voc21", "proxyclip-voc20"):
+        words = get_protocol(name).words
+        assert all(len(group) == 1 for group in words)
+        others = {"boat": "ship", "diningtable": "table"}
+        assert words == tuple((others.get(voc, voc),) for voc in VOC)
+    for name in ("naclip-voc21", "proxyclip-voc21"):
+        assert get_protocol(name).background == sclip.background
+    assert plain.words == get_protocol("plain-voc20").words == tuple((voc,) for voc in VOC)
+    assert plain.background == ("background",)
+
+
+def test_rendered_voc_has_the_classes_and_surfaces_of_the_rendered_world():
+    rendered, tiny = get_protocol("rendered-voc"), get_protocol("tiny")
+    assert rendered.class_names == VOC_NOUNS and len(rendered.words) == 19
+    assert rendered.words == tuple((voc,) for voc in VOC if voc != "diningtable")
+    assert replace(rendered, name="tiny", class_names=(), words=()) == tiny
+
+
+def test_vocabulary():
+    vocabulary = get_protocol("sclip-voc21").vocabulary()
+    assert vocabulary.class_names == VOC and vocabulary.background_index == 20
+    assert vocabulary.words[3] == ("ship",) and vocabulary.background[-1] == "fence"
+    assert get_protocol("naclip-voc20").vocabulary().background_index is None
+    for name, protocol in PROTOCOLS.items():
+        if name not in ("open", "tiny"):
+            assert len(protocol.vocabulary()) == (19 if name == "rendered-voc" else 20)
+    message = "protocol 'open' has no classes of its own; those with: sclip-voc21, .*rendered-voc$"
+    with pytest.raises(ValueError, match=message):
+        get_protocol("open").vocabulary()
 
 
 def test_free_vocabularies():
@@ -76,6 +127,8 @@ def test_background_line_comes_first_in_voc21():
         ({"stride": 225}, "leaves gaps"),
         ({"window": 0}, "window must be at least 1"),
         ({"long_side": 300}, "long_side 300"),
+        ({"class_names": VOC[1:]}, "19 class_names need as many groups of words, got 20"),
+        ({"class_names": ()}, "0 class_names need as many groups of words, got 20"),
     ],
 )
 def test_impossible_settings(changes, message):

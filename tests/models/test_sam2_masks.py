@@ -7,8 +7,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from models.presets import PRESETS
 from models.sam2_masks import Sam2Masks, available_configs, build_sam2
-from models.weights import load_strictly, read_state_dict
+from models.weights import load_sam2, load_strictly, read_state_dict
+from pipeline.world import load_world, render_scene
 
 TINY = Path(__file__).parents[2] / "models" / "tiny" / "sam2_tiny.yaml"
 HEIGHT, WIDTH = 48, 80  # H ≠ W
@@ -187,6 +189,48 @@ def test_automatic_masks_of_an_image_that_is_not_square(model, image):
     assert records
     assert all(r["segmentation"].shape == (HEIGHT, WIDTH) for r in records)
     assert all(r["segmentation"].dtype == bool for r in records)
+
+
+def test_automatic_masks_share_the_embedding(monkeypatch):
+    """One encoding, and the masks of a generator that encodes for itself."""
+    from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+
+    model = load_sam2(PRESETS["tiny"].sam)
+    scene = render_scene(
+        load_world(), np.random.default_rng(1), size=(96, 144), objects=(2, 2), side=(40, 60)
+    ).image
+    # The tiny model's masks are less stable than those that SAM's thresholds were made for.
+    generator = SAM2AutomaticMaskGenerator(
+        model, points_per_side=6, pred_iou_thresh=0.4, stability_score_thresh=0.05
+    )
+    generator.predictor._bb_feat_sizes = [(64, 64), (32, 32), (16, 16)]
+    expected = generator.generate(scene)
+
+    calls = []
+    forward = model.forward_image
+    monkeypatch.setattr(model, "forward_image", lambda x: calls.append(len(x)) or forward(x))
+    masks = Sam2Masks(model)
+    masks.set_image(scene)
+    records = masks.automatic(
+        scene, points_per_side=6, predicted_iou_threshold=0.4, stability_threshold=0.05
+    )
+    assert calls == [1]
+    assert len(records) == len(expected) > 1
+    for record, other in zip(records, expected, strict=True):
+        one, two = record["segmentation"], other["segmentation"]
+        assert (one & two).sum() > 0.99 * (one | two).sum() > 0
+        assert record["predicted_iou"] == pytest.approx(other["predicted_iou"], abs=1e-4)
+
+    turned = np.ascontiguousarray(scene[:, ::-1])
+    masks.automatic(turned, points_per_side=2)
+    masks.set_image(turned)  # set already, by the call before
+    assert calls == [1, 1]
+
+
+def test_no_automatic_masks(masks, image):
+    assert masks.automatic(image, points_per_side=2, predicted_iou_threshold=1.1) == []
+    with pytest.raises(ValueError, match="points_per_side must be at least 1, not 0"):
+        masks.automatic(image, points_per_side=0)
 
 
 def test_configs_by_name():

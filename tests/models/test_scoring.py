@@ -35,6 +35,12 @@ def test_a_class_takes_its_best_word():
     assert torch.allclose(squared[:, 0, 0], torch.tensor([4 / 14, 9 / 14]))
 
 
+def test_probabilities_are_not_soft_maxed_again():
+    words = torch.tensor([0.5, 0.2, 0.3])[:, None, None].expand(3, 2, 3)
+    probs = class_probabilities(words, torch.tensor([1, 0, 0]), None)
+    assert torch.equal(probs[:, 1, 2], torch.tensor([0.3, 0.5]))
+
+
 def test_one_word_a_class_in_any_order():
     scores = torch.randn(3, 2, 2, generator=torch.Generator().manual_seed(0))
     probs = class_probabilities(scores, torch.tensor([2, 0, 1]), 5.0)

@@ -1,5 +1,6 @@
 """The two dense segmentors with small random models: what is tested is how the steps fit."""
 
+import copy
 import dataclasses
 import logging
 
@@ -189,6 +190,74 @@ def test_no_upsampling_gives_blocks(sharp, image):
     assert len(np.unique(seg_map)) > 1
 
 
+def changed(segmentor: SCLIPSegmentor, **settings) -> SCLIPSegmentor:
+    """The same models with other settings, as benchmarks make their arms."""
+    arm = copy.copy(segmentor)
+    vars(arm).update(settings)
+    return arm
+
+
+def test_probability_upsampling_of_one_window(sclip, image):
+    small = image[:48, :48]  # a window at its own size: nothing is stitched or resized
+    arm = changed(sclip, upsampling="probability")
+    _, logits = arm.predict_dense(small, NAMES, return_logits=True)
+    vocabulary = Vocabulary.parse(NAMES)
+    cosines = torch.einsum(
+        "bchw,qc->bqhw",
+        F.normalize(arm.encode(small).windows.features, dim=1),
+        arm.encode_text(vocabulary.query_words),
+    )
+    words = (cosines * arm.protocol.logit_scale).softmax(1)
+    words = F.interpolate(words, (48, 48), mode="bilinear")[0]
+    expected = torch.stack([words[0], words[1:3].amax(0), words[3]])
+    probs = torch.from_numpy(arm.dense(small, vocabulary).probs)
+    torch.testing.assert_close(probs, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits.softmax(0), expected / expected.sum(0), atol=1e-5, rtol=0)
+    plain = sclip.dense(small, vocabulary).probs
+    assert np.abs(plain - probs.numpy()).max() > 0.05  # the order of the steps matters
+
+
+def test_probability_upsampling_of_several_windows(sharp, sclip, image):
+    built = SCLIPSegmentor("cpu", preset=sharp, upsampling="probability")
+    vocabulary = Vocabulary.parse(["cat", "tree"], background=["wall"])
+    dense = built.dense(image, vocabulary)
+    # Averages and enlargements of distributions are distributions.
+    np.testing.assert_allclose(dense.probs.sum(0), 1, atol=1e-5)
+    arm = changed(sclip, upsampling="probability")
+    assert np.array_equal(arm.dense(image, vocabulary).probs, dense.probs)
+    assert not np.array_equal(sclip.dense(image, vocabulary).probs, dense.probs)
+
+
+def test_loftup_and_probability_upsampling_exclude_each_other(sharp, loftup, image):
+    message = "upsampling 'probability' enlarges probabilities, LoftUp features: turn LoftUp off"
+    with pytest.raises(ValueError, match=message):
+        LoftUpSCLIPSegmentor("cpu", preset=sharp, upsampling="probability")
+    arm = changed(loftup, upsampling="probability")
+    with pytest.raises(ValueError, match=message):
+        arm.predict_dense(image, NAMES)
+    off = changed(arm, use_loftup=False)
+    assert off.predict_dense(image, NAMES).shape == (HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("use_loftup", [False, True])
+def test_a_protocol_without_windows(sharp, loftup, image, use_loftup):
+    protocol = dataclasses.replace(sharp.protocol, window=None)
+    arm = changed(loftup, protocol=protocol, use_loftup=use_loftup)
+    encoded = arm.encode(image)
+    assert encoded.windows.slices == [(slice(0, 48), slice(0, 81))]
+    probs = arm.dense(encoded, Vocabulary.parse(NAMES)).probs
+    assert probs.shape == (3, HEIGHT, WIDTH) and np.isfinite(probs).all()
+
+
+def test_the_protocol_asks_for_pamr(sharp, sclip, image, monkeypatch):
+    monkeypatch.setattr(sclip_segmentor, "PAMR_DILATIONS", (1,))
+    vocabulary = Vocabulary.parse(NAMES)
+    protocol = dataclasses.replace(sharp.protocol, pamr=True)
+    asked = changed(sclip, protocol=protocol).dense(image, vocabulary).probs
+    assert np.array_equal(asked, changed(sclip, use_pamr=True).dense(image, vocabulary).probs)
+    assert not np.array_equal(asked, sclip.dense(image, vocabulary).probs)
+
+
 @pytest.mark.parametrize("attention", ["vanilla", "maskclip"])
 def test_attention_is_passed_on(sharp, image, of_sclip, attention):
     segmentor = SCLIPSegmentor("cpu", preset=sharp, attention=attention)
@@ -264,7 +333,7 @@ def test_same_result_every_time(loftup, image, of_loftup):
     ("arguments", "message"),
     [
         ({"attention": "csb"}, "unknown attention 'csb'; valid: csa"),
-        ({"upsampling": "cubic"}, "unknown upsampling 'cubic'; valid: bilinear, none"),
+        ({"upsampling": "cubic"}, "unknown upsampling 'cubic'; valid: bilinear, none, prob"),
         ({"protocol": "voc"}, "unknown protocol 'voc'; valid: sclip-voc21"),
         ({"preset": "vit"}, "unknown preset 'vit'; valid: vit-b16, tiny"),
         ({"device": "tpu"}, "device 'tpu' is not available; here: .*cpu"),

@@ -16,6 +16,7 @@ from models.windows import (
     encode_windows,
     nearest_scores,
     pad_to_multiple,
+    probability_scores,
     protocol_size,
     resize_for_protocol,
     sliding_scores,
@@ -100,6 +101,37 @@ def test_padding_keeps_coordinates_and_repeats_the_border():
     assert torch.equal(padded[:, :, :17], image)
     assert torch.equal(padded[:, :, 17:], image[:, :, -1:].expand(-1, -1, 15, -1))
     assert pad_to_multiple(padded, (16, 16)).shape == padded.shape
+
+
+def test_without_a_window_the_whole_image_is_one(clip):
+    assert window_slices((336, 500), None, 112) == [(slice(0, 336), slice(0, 500))]
+    image = random_image(70, 100)
+    encoded = encode_windows(clip, image, window=None)
+    assert encoded.features.shape[2:] == (5, 7)
+    with torch.no_grad():
+        padded = pad_to_multiple(image, (16, 16))
+        assert max_error(encoded.features, dense_features(clip, padded)) < 1e-6
+
+
+def test_probabilities_are_enlarged_and_averaged():
+    """Two words along the axes; patches lie on one axis or between, so the softmax is by hand."""
+    sure = 3 / 4  # softmax of (ln 3, 0)
+    word, both = [1.0, 0.0], [1.0, 1.0]
+    features = torch.tensor([[word, both], [both, both]])  # (N, w, C): two windows of two patches
+    encoded = WindowFeatures(
+        image=torch.zeros(1, 3, 2, 6),
+        slices=window_slices((2, 6), 4, 2),
+        patch=(2, 2),
+        features=features.permute(0, 2, 1)[:, :, None],
+        batch=1,
+    )
+    logit_scale = torch.tensor(3.0).log().item()
+    scores = sliding_scores(encoded, probability_scores(torch.eye(2), logit_scale))
+    step = (sure - 0.5) / 4  # bilinear between patch centres one pixel beyond the window's middle
+    first = [sure, sure - step, 0.5 + step, 0.5]
+    expected = [*first[:2], (first[2] + 0.5) / 2, (first[3] + 0.5) / 2, 0.5, 0.5]
+    assert scores[0, 0].tolist() == pytest.approx(expected)
+    assert scores.sum(0).flatten().tolist() == pytest.approx([1.0] * 12)
 
 
 def test_a_small_image_is_one_window(clip):
