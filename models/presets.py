@@ -42,11 +42,25 @@ class LoftUpPreset:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AutomaticMasks:
+    """What SAM 2's automatic masks are made and kept by; the defaults are the sam2 package's."""
+
+    points_per_side: int = 32  # of the grid of clicks
+    predicted_iou: float = 0.8  # drops masks that SAM trusts less
+    stability: float = 0.95  # drops masks that change more when their threshold moves
+
+    def __post_init__(self) -> None:
+        if self.points_per_side < 1:
+            raise ValueError(f"points_per_side must be at least 1, got {self.points_per_side}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SamPreset:
     """A SAM 2: configuration (name in the sam2 package, or a YAML file) and checkpoint."""
 
     model_cfg: str | Path
     source: Source | None  # None: the checkpoint that sam2 names for this configuration
+    automatic: AutomaticMasks = AutomaticMasks()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,6 +125,8 @@ PRESETS: dict[str, Preset] = {
         sam=SamPreset(
             model_cfg=MODELS / "tiny" / "sam2_tiny.yaml",
             source=Source(path=MODELS / "tiny" / "sam2.safetensors"),
+            # Its logits are too soft for the sam2 package's thresholds: no mask would be left.
+            automatic=AutomaticMasks(points_per_side=16, predicted_iou=0.5, stability=1e-4),
         ),
         protocol="tiny",
         loftup_share=0.5,  # measured best, see the README

@@ -16,6 +16,7 @@ Shapes: N prompts, P points per prompt, T prompt tokens, M masks, S side of SAM'
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .presets import AutomaticMasks
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
@@ -292,19 +295,14 @@ class Sam2Masks:
     def automatic(
         self,
         image: np.ndarray,
-        *,
-        points_per_side: int = 32,
-        predicted_iou_threshold: float = 0.8,
-        stability_threshold: float = 0.95,
+        settings: AutomaticMasks = AutomaticMasks(),  # noqa: B008 (frozen)
     ) -> list[dict[str, Any]]:
         """Masks of everything: SAM 2's own generator, a grid of clicks, doubles removed.
 
         Args:
             image: (H, W, 3) uint8 RGB, as for `set_image`: it becomes the image that is set, and
                 if it already is, it is not encoded again.
-            points_per_side: the grid has this number squared.
-            predicted_iou_threshold: drops masks SAM trusts less.
-            stability_threshold: drops masks that change more when their threshold moves.
+            settings: the preset's, `Preset.sam.automatic`; the defaults suit the official models.
 
         Returns:
             SAM's records: `segmentation` (H, W) bool, `bbox` XYWH, `area`, `predicted_iou`,
@@ -312,17 +310,17 @@ class Sam2Masks:
         """
         from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
-        if points_per_side < 1:
-            raise ValueError(f"points_per_side must be at least 1, not {points_per_side}.")
         self.set_image(image)
-        generator = SAM2AutomaticMaskGenerator(
-            self.model,
-            points_per_side=points_per_side,
-            points_per_batch=self.default_batch_size,
-            pred_iou_thresh=predicted_iou_threshold,
-            stability_score_thresh=stability_threshold,
-            mask_threshold=self.mask_threshold,
-        )
+        with warnings.catch_warnings():  # sam2 scripts its transforms, which torch deprecates
+            warnings.simplefilter("ignore", FutureWarning)
+            generator = SAM2AutomaticMaskGenerator(
+                self.model,
+                points_per_side=settings.points_per_side,
+                points_per_batch=self.default_batch_size,
+                pred_iou_thresh=settings.predicted_iou,
+                stability_score_thresh=settings.stability,
+                mask_threshold=self.mask_threshold,
+            )
         predictor = generator.predictor
 
         def hand_over(crop: np.ndarray) -> None:

@@ -252,7 +252,7 @@ class SCLIPSegmentor:
         timings = dict(timings or {}) | {"classes": time.perf_counter() - start}
         if self._sam is not None:
             start = time.perf_counter()
-            records = self._sam.automatic(encoded.image)
+            records = self._sam.automatic(encoded.image, self.preset.sam.automatic)
             labels = vote_by_masks(labels, probs, [r["segmentation"] for r in records])
             timings["sam"] = time.perf_counter() - start
         self._log("dense map in %.2f s", sum(timings.values()))

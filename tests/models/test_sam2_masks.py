@@ -1,5 +1,6 @@
 """SAM 2 with random weights: what is tested is the plumbing around it."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from models.presets import PRESETS
+from models.presets import PRESETS, AutomaticMasks
 from models.sam2_masks import Sam2Masks, available_configs, build_sam2
 from models.weights import load_sam2, load_strictly, read_state_dict
 from pipeline.world import load_world, render_scene
@@ -184,7 +185,7 @@ def test_bad_image(model, bad):
 
 def test_automatic_masks_of_an_image_that_is_not_square(model, image):
     records = Sam2Masks(model).automatic(
-        image, points_per_side=2, predicted_iou_threshold=0.0, stability_threshold=0.0
+        image, AutomaticMasks(points_per_side=2, predicted_iou=0.0, stability=0.0)
     )
     assert records
     assert all(r["segmentation"].shape == (HEIGHT, WIDTH) for r in records)
@@ -212,7 +213,7 @@ def test_automatic_masks_share_the_embedding(monkeypatch):
     masks = Sam2Masks(model)
     masks.set_image(scene)
     records = masks.automatic(
-        scene, points_per_side=6, predicted_iou_threshold=0.4, stability_threshold=0.05
+        scene, AutomaticMasks(points_per_side=6, predicted_iou=0.4, stability=0.05)
     )
     assert calls == [1]
     assert len(records) == len(expected) > 1
@@ -222,15 +223,26 @@ def test_automatic_masks_share_the_embedding(monkeypatch):
         assert record["predicted_iou"] == pytest.approx(other["predicted_iou"], abs=1e-4)
 
     turned = np.ascontiguousarray(scene[:, ::-1])
-    masks.automatic(turned, points_per_side=2)
+    masks.automatic(turned, AutomaticMasks(points_per_side=2))
     masks.set_image(turned)  # set already, by the call before
     assert calls == [1, 1]
 
 
 def test_no_automatic_masks(masks, image):
-    assert masks.automatic(image, points_per_side=2, predicted_iou_threshold=1.1) == []
-    with pytest.raises(ValueError, match="points_per_side must be at least 1, not 0"):
-        masks.automatic(image, points_per_side=0)
+    assert masks.automatic(image, AutomaticMasks(points_per_side=2, predicted_iou=1.1)) == []
+    with pytest.raises(ValueError, match="points_per_side must be at least 1, got 0"):
+        AutomaticMasks(points_per_side=0)
+
+
+def test_the_tiny_preset_finds_masks_with_its_own_settings():
+    preset = PRESETS["tiny"].sam
+    scene = render_scene(
+        load_world(), np.random.default_rng(1), size=(96, 144), objects=(2, 2), side=(40, 60)
+    ).image
+    few = dataclasses.replace(preset.automatic, points_per_side=6)
+    masks = Sam2Masks(load_sam2(preset))
+    assert len(masks.automatic(scene, few)) > 1
+    assert not masks.automatic(scene, AutomaticMasks(points_per_side=6))  # the official thresholds
 
 
 def test_configs_by_name():
