@@ -24,11 +24,11 @@ SIZE_BINS = {
 
 
 class ObjectScore(NamedTuple):
-    """One object: its label, its labelled pixels, and two shares 0…1.
+    """One object; the last two are shares 0…1.
 
     Attributes:
         label: its class.
-        area: its pixels that are not void.
+        area: its pixels in both maps, so no void ones.
         recall: share of them predicted as its class.
         iou: with the predicted region that stands for it, see `score_objects`.
     """
@@ -42,43 +42,45 @@ class ObjectScore(NamedTuple):
 def score_objects(
     truth: np.ndarray, predicted: np.ndarray, objects: np.ndarray
 ) -> list[ObjectScore]:
-    """One score per object with labelled pixels, by object number; all maps (H, W) uint8.
+    """One score per object with a class, by object number; all maps (H, W) uint8.
 
     A prediction names classes, not objects. What stands for an object is every 8-connected
-    component of its class's prediction that shares a pixel with it, less the void pixels and those
-    of other objects of the class: merging neighbours of one class costs nothing, spilling does.
+    component of its class's prediction that shares a pixel with it, less the void pixels and the
+    others that truly are of that class: merging neighbours of one class costs nothing, spilling
+    does.
     """
     labels, areas = _objects(truth, objects)
-    known = truth != IGNORE
     hits = np.zeros(255, np.int64)
     union = areas.copy()
     for label in np.unique(labels[labels > 0]):
         mask = (predicted == label).view(np.uint8)
         count, components = cv2.connectedComponents(mask, connectivity=8)
-        pixels = np.flatnonzero(mask.view(bool) & known)
+        pixels = np.flatnonzero(mask.view(bool) & (truth != IGNORE))
         members = np.flatnonzero(labels == label)
-        rows = np.zeros(256, np.int64)  # 0: pixels of no object of this class
-        rows[members] = np.arange(1, len(members) + 1)
-        cells = rows[objects.ravel()[pixels]] * count + components.ravel()[pixels]
-        shared = np.bincount(cells, minlength=(len(members) + 1) * count)
-        outside, inside = np.split(shared.reshape(-1, count), [1])
+        # Row 0: spilled pixels; one row per object; the last: of the class, but of no such object.
+        row_of = np.full(256, len(members) + 1, np.uint8)
+        row_of[members] = np.arange(1, len(members) + 1)
+        rows = cv2.LUT(objects, row_of) * (truth == label)
+        cells = rows.ravel()[pixels].astype(np.int64) * count + components.ravel()[pixels]
+        shared = np.bincount(cells, minlength=(len(members) + 2) * count).reshape(-1, count)
+        spilled, inside = shared[0], shared[1:-1]
         hits[members] = inside.sum(1)
-        union[members] += (inside > 0) @ outside[0]
+        union[members] += (inside > 0) @ spilled
     found = np.flatnonzero(labels)
     columns = (labels, areas, hits / np.maximum(areas, 1), hits / np.maximum(union, 1))
     return [ObjectScore(*row) for row in zip(*(c[found].tolist() for c in columns), strict=True)]
 
 
 def _objects(truth: np.ndarray, objects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Label and labelled pixels of every object number, (255,) int64 each; label 0 for none.
+    """Class and area of every object number, (255,) int64 each; 0 for none.
 
-    Its class is the label most of its pixels have that is neither background nor void.
+    The class is the label most of its pixels have that is neither background nor void; its pixels
+    of other labels, where the two maps disagree, are not the object's.
     """
     counts = histogram((objects, truth), IGNORE)  # which leaves 255 out
     counts[0] = 0
-    areas = counts.sum(1)
     counts[:, 0] = 0
-    return counts.argmax(1), areas
+    return counts.argmax(1), counts.max(1)
 
 
 def summarize_sizes(scores: Iterable[ObjectScore]) -> dict[str, dict[str, int | float | None]]:
@@ -110,13 +112,13 @@ def mask_true_iou(
     Void pixels do not count. Without an object map the whole region of the label stands for its
     objects. 0 where the image has no such object.
     """
-    known = truth != IGNORE
+    region = truth == label
     if objects is None:
-        regions = [truth == label]
+        regions = [region]
     else:
         labels, _ = _objects(truth, objects)
-        regions = [(objects == i) & known for i in np.flatnonzero(labels == label)]
-    mask = mask & known
+        regions = [(objects == i) & region for i in np.flatnonzero(labels == label)]
+    mask = mask & (truth != IGNORE)
     best = 0.0
     for region in regions:
         union = np.count_nonzero(mask | region)

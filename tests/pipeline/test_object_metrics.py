@@ -68,8 +68,17 @@ def test_the_class_is_the_most_frequent_true_label():
     truth, predicted, objects = maps()
     objects[0:4, 0:6] = 9
     truth[0:4, 0:2], truth[0:2, 2:4] = 6, 2  # 8 of 6, 4 of 2, 12 of background
-    predicted[0:4, 0:2] = 6
-    assert score_objects(truth, predicted, objects) == [ObjectScore(6, 24, 8 / 24, 8 / 24)]
+    predicted[0:2, 0:3] = 6  # the third column is wrong
+    assert score_objects(truth, predicted, objects) == [ObjectScore(6, 8, 4 / 8, 4 / 10)]
+
+
+def test_maps_that_disagree_cost_a_perfect_prediction_nothing():
+    truth, _, objects = maps()
+    truth[2:6, 2:8], objects[3:7, 3:9] = 4, 1  # outlines moved by one pixel
+    truth[8:10, 2:8], objects[8:10, 3:6] = 5, 2
+    expected = [ObjectScore(4, 15, 1.0, 1.0), ObjectScore(5, 6, 1.0, 1.0)]
+    assert score_objects(truth, truth, objects) == expected
+    assert mask_true_iou(truth == 4, 4, truth, objects) == 15 / 24
 
 
 def test_objects_without_labelled_pixels_are_left_out():
@@ -89,18 +98,14 @@ def test_the_last_number_is_an_object():
 
 def plain_scores(truth, predicted, objects):
     """The definition, object by object and pixel by pixel."""
-    known = truth != 255
     classes = {}
     for number in range(1, 255):
-        labels = [int(v) for v in truth[(objects == number) & known] if v]
+        labels = [int(v) for v in truth[objects == number] if v not in (0, 255)]
         if labels:
             classes[number] = max(sorted(set(labels)), key=labels.count)
     scores = []
     for number, label in classes.items():
-        own = (objects == number) & known
-        others = np.zeros(truth.shape, bool)
-        for other in classes:
-            others |= (objects == other) & (other != number) & (classes[other] == label)
+        own = (objects == number) & (truth == label)
         region = np.zeros(truth.shape, bool)
         todo = [tuple(p) for p in np.argwhere(own & (predicted == label))]
         while todo:  # flood
@@ -110,7 +115,7 @@ def plain_scores(truth, predicted, objects):
                 continue
             region[y, x] = True
             todo += [(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
-        region &= known & ~others
+        region &= (truth != 255) & ((truth != label) | own)
         iou = (own & region).sum() / (own | region).sum()
         recall = (predicted[own] == label).mean()
         scores.append(ObjectScore(label, int(own.sum()), float(recall), float(iou)))
