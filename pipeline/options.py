@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -96,11 +96,13 @@ _HELP = {
 }
 
 
-def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
-    """One option per setting of `PipelineConfig`, with its default."""
+def add_pipeline_options(
+    parser: argparse.ArgumentParser, names: Collection[str] = tuple(_HELP)
+) -> None:
+    """One option per setting of `PipelineConfig`, with its default; `names` limits them."""
     group = parser.add_argument_group("pipeline")
     for field in dataclasses.fields(PipelineConfig):
-        if field.name not in _HELP:
+        if field.name not in names:
             continue
         flag = "--" + field.name.replace("_", "-")
         text = _HELP[field.name]

@@ -22,6 +22,7 @@ from PIL import Image
 from models.images import load_image
 
 from .index_png import read_index_png
+from .metrics import IGNORE
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -29,7 +30,6 @@ CLASSES = (
     "tvmonitor",
 )  # fmt: skip
 LABELS = ("background", *CLASSES)
-IGNORE = 255
 
 _OFFICIAL_SIZES = {"train": 1464, "val": 1449, "trainval": 2913}  # of VOC2012's lists
 _SWAPPED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height

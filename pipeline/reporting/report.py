@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from .markdown import bold_best, cell, code, table
-from .report_numbers import (
+from .numbers import (
     METRICS,
     class_differences,
     difference,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from .report_numbers import missing
+from .numbers import missing
 
 
 def cell(value: object) -> str:

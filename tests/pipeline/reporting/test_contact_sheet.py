@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.contact_sheet import (
+from pipeline.reporting.contact_sheet import (
     BASELINE_RIGHT,
     BOTH_WRONG,
     CELL,

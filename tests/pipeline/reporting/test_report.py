@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-from pipeline.report import markdown
-from pipeline.report_numbers import (
+from pipeline.reporting.numbers import (
     class_differences,
     difference,
     number,
@@ -14,6 +13,7 @@ from pipeline.report_numbers import (
     stages,
     verdict,
 )
+from pipeline.reporting.report import markdown
 
 from .made_up import LABELS, make_results, make_timings
 

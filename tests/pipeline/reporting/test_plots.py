@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.plots import BLUE, GREY, VERMILLION, save_plots
+from pipeline.reporting.plots import BLUE, GREY, VERMILLION, save_plots
 
 from .made_up import make_results, make_timings
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .metrics import IGNORE
-from .overlay import font, resize_image, shorten
-from .palette import voc_palette
-from .report_numbers import number, signed
-from .visualize import fit, save_array
+from ..metrics import IGNORE
+from ..overlay import font, resize_image, shorten
+from ..palette import voc_palette
+from ..visualize import fit, save_array
+from .numbers import number, signed
 
 CELL = (240, 320)  # a panel fits in here
 MARGIN, GAP = 24, 10

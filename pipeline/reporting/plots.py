@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .report_numbers import METRICS, class_differences, missing, number, seconds, signed, stages
-from .result import write_atomically
+from ..result import write_atomically
+from .numbers import METRICS, class_differences, missing, number, seconds, signed, stages
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,349 @@
+"""Arms of a benchmark: ways from an image to a label map, by name, sharing what they can.
+
+An arm is an upsampler and any number of modifiers, joined by "+":
+
+    bilinear            published SCLIP: word scores enlarged bilinearly
+    none                every pixel takes the score of its patch
+    probability         the words' probabilities are enlarged bilinearly instead of their scores
+    loftup              features enlarged by LoftUp, then scored
+    mean                half the scores of loftup, half those of bilinear
+    oracle-points       upper bound: SAM 2 is told a point of every true object and its class
+    oracle-masks        upper bound: SAM 2's automatic masks, each given its true majority class
+
+    +sam2               final masks instead of the dense map
+    +pole +centroid +peak +multi           where SAM 2 is clicked (with +sam2)
+    +pamr               scores refined by PAMR
+    +csa +vanilla +maskclip                CLIP's last block
+    +restored +channel_norm                how LoftUp's output meets the words (loftup, mean)
+    +whole              the whole image is upsampled at once instead of window by window
+
+Shapes: H×W pixels of the original image.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from models.protocols import Protocol
+from models.sam2_masks import Sam2Masks
+from models.sclip_segmentor import DenseResult, EncodedImage, SCLIPSegmentor
+
+from .config import PipelineConfig
+from .oracles import masks_by_truth, masks_from_true_points
+from .points import STRATEGIES
+from .segmenter import Segmenter
+from .voc import CLASSES, IGNORE, Truth
+
+_LOFTUP = {"use_loftup": True, "upsampling": "bilinear", "loftup_share": 1.0}
+_PLAIN = {"use_loftup": False, "loftup_share": 1.0}
+# Attributes of the segmentor.
+UPSAMPLERS: dict[str, dict[str, Any]] = {
+    "none": _PLAIN | {"upsampling": "none"},
+    "bilinear": _PLAIN | {"upsampling": "bilinear"},
+    "probability": _PLAIN | {"upsampling": "probability"},
+    "loftup": _LOFTUP,
+    "mean": _LOFTUP | {"loftup_share": 0.5},
+}
+_DENSE: dict[str, dict[str, Any]] = {
+    "pamr": {"use_pamr": True},
+    "csa": {"attention": "csa"},
+    "vanilla": {"attention": "vanilla"},
+    "maskclip": {"attention": "maskclip"},
+    "restored": {"text_space": "restored"},
+    "channel_norm": {"text_space": "channel_norm"},
+    "whole": {"whole_image": True},
+}
+ORACLES = ("oracle-points", "oracle-masks")
+MODIFIERS = ("sam2", *STRATEGIES, *_DENSE)
+# What makes a dense map; written beside the predictions.
+_ATTRIBUTES = (
+    "attention", "upsampling", "use_loftup", "loftup_share", "text_space", "whole_image",
+    "use_pamr", "use_sam",
+)  # fmt: skip
+
+
+# Fields of `PipelineConfig` that shape the masks, not the dense map.
+FINAL_FIELDS = tuple(
+    field.name for field in dataclasses.fields(PipelineConfig) if field.name not in _ATTRIBUTES
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way from an image to a label map.
+
+    Attributes:
+        name: what the user typed; folder of its predictions.
+        dense: attributes of the segmentor.
+        final: SAM 2's masks instead of the dense map.
+        config: fields of `PipelineConfig` (final arms).
+        oracle: which bound instead of a method, or None.
+    """
+
+    name: str
+    dense: dict[str, Any] = field(default_factory=dict)
+    final: bool = False
+    config: dict[str, Any] = field(default_factory=dict)
+    oracle: str | None = None
+
+    @property
+    def needs_sam(self) -> bool:
+        return self.final or self.oracle is not None
+
+
+def parse_arm(name: str) -> Arm:
+    """The arm that `name` describes.
+
+    Raises:
+        ValueError: an unknown or contradictory part; the message says which and what is valid.
+    """
+    base, *modifiers = name.split("+")
+    if base in ORACLES and not modifiers:
+        return Arm(name=name, oracle=base)
+    if base not in UPSAMPLERS:
+        raise ValueError(
+            f"unknown arm {name!r}: {base!r} is none of {', '.join((*UPSAMPLERS, *ORACLES))}"
+            + (" (bounds take no modifiers)" if base in ORACLES else "")
+        )
+    dense, config = dict(UPSAMPLERS[base]), {}
+    for position, word in enumerate(modifiers):
+        if word not in MODIFIERS:
+            raise ValueError(f"arm {name!r}: unknown +{word}; valid: +{', +'.join(MODIFIERS)}")
+        changes = {"strategy": word} if word in STRATEGIES else _DENSE.get(word, {word: True})
+        same = [other for other in modifiers[:position] if _kind(other) == _kind(word)]
+        if same:
+            raise ValueError(f"arm {name!r}: +{same[0]} and +{word} exclude each other")
+        if word in STRATEGIES:
+            config = changes
+        elif word in _DENSE:
+            dense |= changes
+    if config and "sam2" not in modifiers:
+        raise ValueError(f"arm {name!r}: +{config['strategy']} says where to click: add +sam2")
+    if "text_space" in dense and not dense["use_loftup"]:
+        raise ValueError(f"arm {name!r}: +{dense['text_space']} is for loftup and mean only")
+    return Arm(
+        name=name,
+        dense=dense,
+        final="sam2" in modifiers,
+        config=config,
+    )
+
+
+def _kind(modifier: str) -> str:
+    """Modifiers of one kind exclude each other."""
+    return "strategy" if modifier in STRATEGIES else next(iter(_DENSE.get(modifier, {modifier: 0})))
+
+
+def parse_arms(names: Sequence[str]) -> list[Arm]:
+    """Several arms.
+
+    Raises:
+        ValueError: see `parse_arm`; or none, or one is named twice.
+    """
+    if not names:
+        raise ValueError(f"no arms given; name some, e.g. {' '.join(UPSAMPLERS)} loftup+sam2")
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"arm {name!r} is given twice; remove one")
+    return [parse_arm(name) for name in names]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What one arm says about one image.
+
+    Attributes:
+        labels: (H, W) uint8 in VOC's coding, 0 background.
+        seconds: per stage, as if the arm had run alone.
+        prompts: number of prompts; None for arms without.
+        masks: per mask `label`, `score`, `source`, `points` [(x, y), …] and `mask` (H, W) bool.
+    """
+
+    labels: np.ndarray
+    seconds: dict[str, float]
+    prompts: int | None = None
+    masks: list[dict[str, Any]] = field(default_factory=list)
+
+
+class ArmRunner:
+    """Runs arms on images; CLIP's features, text vectors and SAM 2's embedding are shared.
+
+    Args:
+        segmentor: with LoftUp, if an arm needs it.
+        sam: None if no arm needs it.
+        protocol: words, windows and thresholds, with `class_names` among VOC's.
+        config: of the final masks.
+    """
+
+    def __init__(
+        self,
+        segmentor: SCLIPSegmentor,
+        sam: Sam2Masks | None,
+        protocol: Protocol,
+        config: PipelineConfig | None = None,
+    ) -> None:
+        self.sam, self.config = sam, config or PipelineConfig()
+        self.segmentor = copy.copy(segmentor)
+        self.segmentor.protocol = protocol
+        self.words = protocol.vocabulary()
+        # Result label (0 nothing named, i + 1 class i) → VOC label.
+        self.label_of = np.array([0, *(CLASSES.index(n) + 1 for n in protocol.class_names)])
+
+    def segmentor_of(self, arm: Arm) -> SCLIPSegmentor:
+        """The segmentor with the arm's attributes."""
+        segmentor = copy.copy(self.segmentor)
+        vars(segmentor).update(arm.dense)
+        return segmentor
+
+    def uses_loftup(self, arm: Arm) -> bool:
+        return arm.oracle is None and bool(getattr(self.segmentor_of(arm), "use_loftup", False))
+
+    def settings(self, arm: Arm) -> dict[str, Any]:
+        """What decides the arm's predictions, models and protocol apart."""
+        if arm.oracle:
+            automatic = dataclasses.asdict(self.segmentor.preset.sam.automatic)
+            return {"oracle": arm.oracle} | (automatic if arm.oracle == "oracle-masks" else {})
+        segmentor = self.segmentor_of(arm)
+        dense = {name: getattr(segmentor, name, None) for name in _ATTRIBUTES}
+        if not dense["use_loftup"]:
+            dense["loftup_share"] = dense["text_space"] = None
+        config = dataclasses.replace(self.config, **arm.config) if arm.final else None
+        return {
+            "dense": dense | {"segmentor": type(segmentor).__name__},
+            "final": config and {name: getattr(config, name) for name in FINAL_FIELDS},
+        }
+
+    def run(
+        self, image: np.ndarray, arms: Sequence[Arm], truth: Truth | None = None
+    ) -> Iterator[tuple[Arm, Prediction]]:
+        """Predictions of all arms for one image, as they are made.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            arms: which.
+            truth: for the oracles.
+        """
+        state = _Image(self, image)
+        for arm in arms:
+            if arm.oracle:
+                assert truth is not None, "an oracle is told the truth"
+                yield arm, self._oracle(arm, state, truth)
+                continue
+            dense = state.dense(arm)
+            if arm.final:
+                yield arm, self._final(arm, state, dense)
+            else:
+                labels = dense.labels + 1
+                labels[labels > len(self.words)] = 0
+                labels = self.label_of[labels].astype(np.uint8)
+                yield arm, Prediction(labels=labels, seconds=dense.timings)
+
+    def _final(self, arm: Arm, state: _Image, dense: DenseResult) -> Prediction:
+        config = dataclasses.replace(self.config, **arm.config)
+        segmenter = Segmenter(self.segmentor_of(arm), self.sam, config)
+        found = segmenter.masks(state.encoded(arm), dense, self.words)
+        labels = found.label_map
+        if self.words.background_index is None:  # every pixel is a class: the map fills the gaps
+            labels = np.where(labels == 0, found.dense_map, labels)
+        masks = [
+            {
+                "label": int(self.label_of[found.class_ids[i] + 1]),
+                "score": float(found.scores[i]),
+                "source": found.sources[i],
+                "points": found.points[i].astype(int).tolist(),
+                "mask": found.masks[i],
+            }
+            for i in range(len(found))
+        ]
+        return Prediction(
+            labels=self.label_of[labels].astype(np.uint8),
+            seconds=state.shared_sam_image(found.timings),
+            prompts=found.settings["prompts"],
+            masks=masks,
+        )
+
+    def _oracle(self, arm: Arm, state: _Image, truth: Truth) -> Prediction:
+        start = time.perf_counter()
+        self.sam.set_image(state.image)
+        seconds = state.shared_sam_image({"sam_image": time.perf_counter() - start})
+        start = time.perf_counter()
+        if arm.oracle == "oracle-masks":
+            settings = self.segmentor.preset.sam.automatic
+            labels, masks = masks_by_truth(self.sam, state.image, truth.labels, settings), []
+        else:
+            labels, masks = masks_from_true_points(self.sam, truth, self.config)
+        seconds["masks"] = time.perf_counter() - start
+        if self.words.background_index is None:
+            labels = np.where(truth.labels == IGNORE, 0, labels)
+        prompts = len(masks) if arm.oracle == "oracle-points" else None
+        return Prediction(labels=labels, seconds=seconds, prompts=prompts, masks=masks)
+
+
+class _Image:
+    """What the arms share of one image."""
+
+    def __init__(self, runner: ArmRunner, image: np.ndarray) -> None:
+        self.runner, self.image = runner, image
+        self._encoded: dict[str, EncodedImage] = {}
+        self._scores: dict[str, tuple[Tensor, float]] = {}
+        self._dense: dict[str, DenseResult] = {}
+        self._sam_seconds: float | None = None
+
+    def encoded(self, arm: Arm) -> EncodedImage:
+        """CLIP's features, once per attention."""
+        segmentor = self.runner.segmentor_of(arm)
+        if segmentor.attention not in self._encoded:
+            encoded = segmentor.encode(self.image)
+            # One array for all: SAM 2 knows an image that it has set by identity.
+            self._encoded[segmentor.attention] = dataclasses.replace(encoded, image=self.image)
+        return self._encoded[segmentor.attention]
+
+    def dense(self, arm: Arm) -> DenseResult:
+        """The dense map, once per way to it."""
+        key = str(sorted(arm.dense.items()))
+        if key not in self._dense:
+            segmentor, encoded = self.runner.segmentor_of(arm), self.encoded(arm)
+            start = time.perf_counter()
+            segmentor.encode_text(self.runner.words.query_words)
+            timings = {"clip": encoded.seconds, "text": time.perf_counter() - start}
+            scores, timings["upsample"] = self._word_scores(dict(arm.dense), encoded)
+            self._dense[key] = segmentor.classify(
+                scores, encoded, self.runner.words, timings=timings
+            )
+        return self._dense[key]
+
+    def _word_scores(
+        self, attributes: dict[str, Any], encoded: EncodedImage
+    ) -> tuple[Tensor, float]:
+        """Word scores and the seconds they take; a mean is made of its two parts' scores."""
+        attributes = {k: v for k, v in attributes.items() if k != "use_pamr"}
+        key = str(sorted(attributes.items()))
+        if key in self._scores:
+            return self._scores[key]
+        share = attributes.get("loftup_share", 1.0)
+        if attributes.get("use_loftup") and share != 1.0:
+            plain, first = self._word_scores(attributes | UPSAMPLERS["bilinear"], encoded)
+            loftup, second = self._word_scores(attributes | UPSAMPLERS["loftup"], encoded)
+            self._scores[key] = (plain * (1 - share) + loftup * share, first + second)
+            return self._scores[key]
+        segmentor = self.runner.segmentor_of(Arm(name="", dense=attributes))
+        start = time.perf_counter()
+        scores = segmentor.scores(encoded, self.runner.words)
+        self._scores[key] = (scores, time.perf_counter() - start)
+        return self._scores[key]
+
+    def shared_sam_image(self, timings: dict[str, float]) -> dict[str, float]:
+        """Timings in which SAM 2's encoding costs what it cost the first time."""
+        if "sam_image" not in timings:
+            return timings
+        if self._sam_seconds is None:
+            self._sam_seconds = timings["sam_image"]
+        return timings | {"sam_image": self._sam_seconds}

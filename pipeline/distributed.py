@@ -1,0 +1,66 @@
+"""Processes that share a job, as torch's launcher starts them: torchrun --nproc-per-node=N …"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from models.device import pick_device
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all: number `rank` of `world`, computing on `device`."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    def barrier(self) -> None:
+        """Wait until all processes are here."""
+        self.gather(None)
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes, by rank, in every process."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+
+@contextmanager
+def join_ranks(device: str | None = None) -> Iterator[Ranks]:
+    """Join the processes of the launcher, or be alone without one.
+
+    Args:
+        device: cuda, mps or cpu; None takes the best there is. With cuda, every process of a
+            machine takes a GPU of its own and they talk through nccl; otherwise through gloo.
+
+    Raises:
+        ValueError: no such device, or fewer GPUs than processes on this machine.
+    """
+    chosen = pick_device(device)
+    if "RANK" not in os.environ:  # torchrun sets it
+        yield Ranks(0, 1, chosen)
+        return
+    if chosen.type == "cuda":
+        local = int(os.environ["LOCAL_RANK"])
+        if local >= torch.cuda.device_count():
+            raise ValueError(
+                f"process {local} of this machine has no GPU of its own: there are "
+                f"{torch.cuda.device_count()}; lower --nproc-per-node or add --device cpu"
+            )
+        chosen = torch.device("cuda", local)
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size(), chosen)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,115 @@
+"""The files of a benchmark: scores what was predicted and writes all that is told about it.
+
+OUTPUT/results.json   settings, arms, differences; the same for the same predictions
+OUTPUT/timings.json   seconds per stage and arm
+OUTPUT/images.csv     one row per image and arm
+OUTPUT/report.md, OUTPUT/plots/*.png
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from models.protocols import Protocol
+
+from ..arm_scores import ArmScores
+from ..evaluate import image_table, results, score
+from ..predict import ROOT, Failure, read_prediction
+from ..result import write_atomically
+from ..segmenter import versions
+from ..voc import LABELS, VocDataset
+from .contact_sheet import Row, pick, save_contact_sheet
+from .plots import save_plots
+from .report import markdown
+
+
+def write_outputs(
+    dataset: VocDataset,
+    arms: Sequence[str],
+    output: Path,
+    failed: Sequence[Failure],
+    *,
+    protocol: Protocol,
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    """Score the predictions in OUTPUT/predictions and write the files above.
+
+    Args:
+        dataset: the truth.
+        arms: names.
+        output: folder.
+        failed: images without predictions.
+        protocol: that the predictions follow.
+        settings: for the report; `baseline` is the arm that pictures compare with, `resamples`
+            the bootstrap's.
+
+    Returns:
+        What results.json holds.
+
+    Raises:
+        ValueError, FileNotFoundError: a prediction is missing or damaged, or no image readable.
+    """
+    scores, failed = score(dataset, protocol, arms, output / "predictions", failed)
+    data = {"settings": settings, "versions": versions(), "commit": commit()}
+    data |= results(dataset, scores, failed, resamples=settings["resamples"])
+    data = json.loads(json.dumps(data))  # as it is read back
+    machine = {"system": platform.platform(), "processor": platform.machine()}
+    timings = {"arms": {name: arm.timings() for name, arm in scores.items()}, "machine": machine}
+    for name, content in (("results", data), ("timings", timings)):
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        write_atomically(output / f"{name}.json", (text + "\n").encode())
+    write_atomically(output / "images.csv", image_table(scores).encode())
+    write_atomically(output / "report.md", markdown(data, timings).encode())
+    save_plots(output / "plots", data, timings)
+    for name in arms:
+        if name != settings["baseline"]:
+            _sheet(dataset, scores, output, name, settings["baseline"])
+    return data
+
+
+def _sheet(
+    dataset: VocDataset, scores: dict[str, ArmScores], output: Path, arm: str, baseline: str
+) -> None:
+    """The images that an arm wins and loses most against the baseline."""
+    both = {name: {row["id"]: row["mIoU"] for row in scores[name].rows} for name in (arm, baseline)}
+    listed = [{"arm": name} | row for name in both for row in scores[name].rows]
+    wins, losses = pick(listed, arm, baseline)
+    folder = output / "predictions"
+    rows = [
+        Row(
+            id=image_id,
+            image=dataset.load_image(image_id),
+            truth=dataset.load_labels(image_id),
+            baseline=read_prediction(folder, baseline, image_id)[0],
+            other=read_prediction(folder, arm, image_id)[0],
+            baseline_score=both[baseline][image_id],
+            other_score=both[arm][image_id],
+        )
+        for image_id in [*wins, *reversed(losses)]
+    ]
+    path = output / "plots" / f"images_{arm}.png"
+    if rows:
+        save_contact_sheet(path, rows, arm=arm, baseline=baseline, labels=LABELS)
+    else:  # the two never differ; an older sheet would say otherwise
+        path.unlink(missing_ok=True)
+
+
+def commit() -> str | None:
+    """The repository's commit, "+" added if files differ from it; None outside of git."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + (
+            "+" if git("status", "--porcelain", "-uno") else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
