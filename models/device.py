@@ -1,6 +1,8 @@
-"""The device to compute on."""
+"""The device to compute on, and what its work costs."""
 
 from __future__ import annotations
+
+import time
 
 import torch
 
@@ -21,3 +23,12 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
     if str(name) not in available:
         raise ValueError(f"device {str(name)!r} is not available; here: {', '.join(available)}")
     return torch.device(name)
+
+
+def clock(device: torch.device) -> float:
+    """The clock (`time.perf_counter`), read when all work given to the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+    return time.perf_counter()

@@ -171,13 +171,24 @@ PROTOCOLS: dict[str, Protocol] = {
             class_names=_VOC_NAMES,
             words=read_words("voc_names"),
         ),
-        # VOC's layout rendered: the settings of `tiny`, and the classes that have sprites.
+        # VOC's layout rendered: the settings of `tiny`, and the classes that have sprites, ...
         Protocol(
             name="rendered-voc",
             logit_scale=40,
             background=_RENDERED_BACKGROUND,
             class_names=sum(_RENDERED_VOC, ()),
             words=_RENDERED_VOC,
+        ),
+        # ... and by other words for the same.
+        *(
+            Protocol(
+                name=f"rendered-voc-{kind}",
+                logit_scale=40,
+                background=_RENDERED_BACKGROUND,
+                class_names=sum(_RENDERED_VOC, ()),
+                words=read_words(f"rendered_voc_{kind}"),
+            )
+            for kind in ("synonyms", "plurals")
         ),
         # Any vocabulary, official weights: SCLIP's background words, no thresholds.
         Protocol(name="open", logit_scale=40, background=_VOC_BACKGROUND),

@@ -9,7 +9,6 @@ Shapes: Q query words, K classes, D joint width, h w patch grid, H W pixels of t
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -19,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .clip_dense import ATTENTIONS
-from .device import pick_device
+from .device import clock, pick_device
 from .images import ImageSource, load_image
 from .pamr import pamr
 from .presets import Preset, get_preset
@@ -174,7 +173,7 @@ class SCLIPSegmentor:
     @torch.no_grad()
     def encode(self, image: ImageSource) -> EncodedImage:
         """Run CLIP's image side, the costly part that no word changes."""
-        start = time.perf_counter()
+        start = clock(self.device)
         pixels = load_image(image)
         resized = resize_for_protocol(pixels, self.protocol.short_side, self.protocol.long_side)
         visual = self.clip.visual
@@ -191,7 +190,7 @@ class SCLIPSegmentor:
             attention=self.attention,
             batch=self.batch,
         )
-        return EncodedImage(image=pixels, windows=windows, seconds=time.perf_counter() - start)
+        return EncodedImage(image=pixels, windows=windows, seconds=clock(self.device) - start)
 
     @torch.no_grad()
     def dense(
@@ -203,17 +202,17 @@ class SCLIPSegmentor:
     ) -> DenseResult:
         """Dense class map with probabilities and timings; see `DenseResult`."""
         encoded = image if isinstance(image, EncodedImage) else self.encode(image)
-        start = time.perf_counter()
+        start = clock(self.device)
         self.encode_text(vocabulary.query_words)  # remembered: timed apart from the upsampling
-        timings = {"clip": encoded.seconds, "text": time.perf_counter() - start}
+        timings = {"clip": encoded.seconds, "text": clock(self.device) - start}
 
-        start = time.perf_counter()
+        start = clock(self.device)
         scores = self.scores(encoded, vocabulary)
         features = None
         if return_features:
             features = self._combine(encoded.windows, self._features)
             features = F.interpolate(features[None], encoded.size, mode="bilinear")[0]
-        timings["upsample"] = time.perf_counter() - start
+        timings["upsample"] = clock(self.device) - start
         return self.classify(scores, encoded, vocabulary, features=features, timings=timings)
 
     @torch.no_grad()
@@ -240,7 +239,7 @@ class SCLIPSegmentor:
 
         They must be of the kind that this segmentor's `upsampling` makes.
         """
-        start = time.perf_counter()
+        start = clock(self.device)
         if self.use_pamr or self.protocol.pamr:
             scores = pamr(encoded.windows.image, scores[None], PAMR_STEPS, PAMR_DILATIONS)[0]
         probs = self._probabilities(scores, encoded.size, vocabulary)
@@ -249,12 +248,12 @@ class SCLIPSegmentor:
             probs = apply_area_threshold(probs, self.protocol.area_thd, background)
         threshold = self.protocol.prob_thd if background is not None else 0.0
         labels = predict(probs, threshold, background)
-        timings = dict(timings or {}) | {"classes": time.perf_counter() - start}
+        timings = dict(timings or {}) | {"classes": clock(self.device) - start}
         if self._sam is not None:
-            start = time.perf_counter()
+            start = clock(self.device)
             records = self._sam.automatic(encoded.image, self.preset.sam.automatic)
             labels = vote_by_masks(labels, probs, [r["segmentation"] for r in records])
-            timings["sam"] = time.perf_counter() - start
+            timings["sam"] = clock(self.device) - start
         self._log("dense map in %.2f s", sum(timings.values()))
         return DenseResult(
             labels=labels.cpu().numpy(),

@@ -11,7 +11,9 @@ An arm is an upsampler and any number of modifiers, joined by "+":
     oracle-masks        upper bound: SAM 2's automatic masks, each given its true majority class
 
     +sam2               final masks instead of the dense map
-    +pole +centroid +peak +multi           where SAM 2 is clicked (with +sam2)
+    +pole +centroid +peak +multi           where SAM 2 is clicked (with +sam2, as the next ones)
+    +point +box         SAM 2 is told the point without the region's mask; its box as well
+    +negatives          and two points on other classes
     +pamr               scores refined by PAMR
     +csa +vanilla +maskclip                CLIP's last block
     +restored +channel_norm                how LoftUp's output meets the words (loftup, mean)
@@ -24,7 +26,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from models.device import clock
 from models.protocols import Protocol
 from models.sam2_masks import Sam2Masks
 from models.sclip_segmentor import DenseResult, EncodedImage, SCLIPSegmentor
@@ -61,8 +63,14 @@ _DENSE: dict[str, dict[str, Any]] = {
     "channel_norm": {"text_space": "channel_norm"},
     "whole": {"whole_image": True},
 }
+# Fields of the configuration.
+_FINAL: dict[str, dict[str, Any]] = {name: {"strategy": name} for name in STRATEGIES} | {
+    "point": {"prompt_mask": False},
+    "box": {"prompt_box": True},
+    "negatives": {"negative_points": 2},
+}
 ORACLES = ("oracle-points", "oracle-masks")
-MODIFIERS = ("sam2", *STRATEGIES, *_DENSE)
+MODIFIERS = {"sam2": {}, **_FINAL, **_DENSE}
 # What makes a dense map; written beside the predictions.
 _ATTRIBUTES = (
     "attention", "upsampling", "use_loftup", "loftup_share", "text_space", "whole_image",
@@ -114,32 +122,19 @@ def parse_arm(name: str) -> Arm:
             + (" (bounds take no modifiers)" if base in ORACLES else "")
         )
     dense, config = dict(UPSAMPLERS[base]), {}
-    for position, word in enumerate(modifiers):
+    final = "sam2" in modifiers
+    for word in modifiers:
         if word not in MODIFIERS:
             raise ValueError(f"arm {name!r}: unknown +{word}; valid: +{', +'.join(MODIFIERS)}")
-        changes = {"strategy": word} if word in STRATEGIES else _DENSE.get(word, {word: True})
-        same = [other for other in modifiers[:position] if _kind(other) == _kind(word)]
-        if same:
-            raise ValueError(f"arm {name!r}: +{same[0]} and +{word} exclude each other")
-        if word in STRATEGIES:
-            config = changes
-        elif word in _DENSE:
-            dense |= changes
-    if config and "sam2" not in modifiers:
-        raise ValueError(f"arm {name!r}: +{config['strategy']} says where to click: add +sam2")
+        if word in _FINAL and not final:
+            raise ValueError(f"arm {name!r}: +{word} is about SAM 2's prompts; add +sam2")
+        rivals = [w for w in modifiers if MODIFIERS.get(w, {}).keys() == MODIFIERS[word].keys()]
+        if len(rivals) > 1:
+            raise ValueError(f"arm {name!r}: give only one of +{' +'.join(rivals)}")
+        (config if word in _FINAL else dense).update(MODIFIERS[word])
     if "text_space" in dense and not dense["use_loftup"]:
         raise ValueError(f"arm {name!r}: +{dense['text_space']} is for loftup and mean only")
-    return Arm(
-        name=name,
-        dense=dense,
-        final="sam2" in modifiers,
-        config=config,
-    )
-
-
-def _kind(modifier: str) -> str:
-    """Modifiers of one kind exclude each other."""
-    return "strategy" if modifier in STRATEGIES else next(iter(_DENSE.get(modifier, {modifier: 0})))
+    return Arm(name=name, dense=dense, final=final, config=config)
 
 
 def parse_arms(names: Sequence[str]) -> list[Arm]:
@@ -271,16 +266,16 @@ class ArmRunner:
         )
 
     def _oracle(self, arm: Arm, state: _Image, truth: Truth) -> Prediction:
-        start = time.perf_counter()
+        start = clock(self.segmentor.device)
         self.sam.set_image(state.image)
-        seconds = state.shared_sam_image({"sam_image": time.perf_counter() - start})
-        start = time.perf_counter()
+        seconds = state.shared_sam_image({"sam_image": clock(self.segmentor.device) - start})
+        start = clock(self.segmentor.device)
         if arm.oracle == "oracle-masks":
             settings = self.segmentor.preset.sam.automatic
             labels, masks = masks_by_truth(self.sam, state.image, truth.labels, settings), []
         else:
             labels, masks = masks_from_true_points(self.sam, truth, self.config)
-        seconds["masks"] = time.perf_counter() - start
+        seconds["masks"] = clock(self.segmentor.device) - start
         if self.words.background_index is None:
             labels = np.where(truth.labels == IGNORE, 0, labels)
         prompts = len(masks) if arm.oracle == "oracle-points" else None
@@ -311,9 +306,9 @@ class _Image:
         key = str(sorted(arm.dense.items()))
         if key not in self._dense:
             segmentor, encoded = self.runner.segmentor_of(arm), self.encoded(arm)
-            start = time.perf_counter()
+            start = clock(self.runner.segmentor.device)
             segmentor.encode_text(self.runner.words.query_words)
-            timings = {"clip": encoded.seconds, "text": time.perf_counter() - start}
+            timings = {"clip": encoded.seconds, "text": clock(self.runner.segmentor.device) - start}
             scores, timings["upsample"] = self._word_scores(dict(arm.dense), encoded)
             self._dense[key] = segmentor.classify(
                 scores, encoded, self.runner.words, timings=timings
@@ -335,9 +330,9 @@ class _Image:
             self._scores[key] = (plain * (1 - share) + loftup * share, first + second)
             return self._scores[key]
         segmentor = self.runner.segmentor_of(Arm(name="", dense=attributes))
-        start = time.perf_counter()
+        start = clock(self.runner.segmentor.device)
         scores = segmentor.scores(encoded, self.runner.words)
-        self._scores[key] = (scores, time.perf_counter() - start)
+        self._scores[key] = (scores, clock(self.runner.segmentor.device) - start)
         return self._scores[key]
 
     def shared_sam_image(self, timings: dict[str, float]) -> dict[str, float]:

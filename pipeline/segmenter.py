@@ -12,11 +12,11 @@ import dataclasses
 import importlib.metadata
 import os
 import platform
-import time
 from collections.abc import Sequence
 
 import numpy as np
 
+from models.device import clock
 from models.images import ImageSource
 from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
 from models.presets import Preset, get_preset
@@ -156,10 +156,10 @@ class Segmenter:
         prompts, seconds = self.prompts(dense, words)
         timings = dense.timings | {"prompts": seconds}
         if prompts:
-            start = time.perf_counter()
+            start = clock(self.segmentor.device)
             self.sam.set_image(encoded.image)
-            timings["sam_image"] = time.perf_counter() - start
-        start = time.perf_counter()
+            timings["sam_image"] = clock(self.segmentor.device) - start
+        start = clock(self.segmentor.device)
         found = list(masks_from_prompts(self.sam, prompts, encoded.size, self.config))
         groups = merge_overlapping(
             [f["mask_region"] for f in found],
@@ -180,7 +180,7 @@ class Segmenter:
         masks = np.zeros((len(kept), *encoded.size), bool)
         for mask, region in zip(masks, regions, strict=True):
             mask[region.window] = region.mask
-        timings["masks"] = time.perf_counter() - start
+        timings["masks"] = clock(self.segmentor.device) - start
         return Segmentation(
             label_map=label_map,
             dense_map=self._dense_map(dense, words),
@@ -209,7 +209,7 @@ class Segmenter:
 
     def prompts(self, dense: DenseResult, words: Vocabulary) -> tuple[list[Prompt], float]:
         """The prompts of a dense map, and the seconds it took to find them."""
-        start = time.perf_counter()
+        start = clock(self.segmentor.device)
         names = [*words.class_names, *(["background"] if words.background else [])]
         prompts = extract_prompt_points_from_upsampled(
             dense.labels,
@@ -222,7 +222,7 @@ class Segmenter:
             negative_points=self.config.negative_points,
             background_idx=words.background_index,
         )
-        return prompts, time.perf_counter() - start
+        return prompts, clock(self.segmentor.device) - start
 
     @staticmethod
     def _dense_map(dense: DenseResult, words: Vocabulary) -> np.ndarray:

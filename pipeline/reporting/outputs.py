@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,8 +62,7 @@ def write_outputs(
     machine = {"system": platform.platform(), "processor": platform.machine()}
     timings = {"arms": {name: arm.timings() for name, arm in scores.items()}, "machine": machine}
     for name, content in (("results", data), ("timings", timings)):
-        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-        write_atomically(output / f"{name}.json", (text + "\n").encode())
+        write_atomically(output / f"{name}.json", readable_json(content).encode())
     write_atomically(output / "images.csv", image_table(scores).encode())
     write_atomically(output / "report.md", markdown(data, timings).encode())
     save_plots(output / "plots", data, timings)
@@ -97,6 +97,13 @@ def _sheet(
         save_contact_sheet(path, rows, arm=arm, baseline=baseline, labels=LABELS)
     else:  # the two never differ; an older sheet would say otherwise
         path.unlink(missing_ok=True)
+
+
+def readable_json(data: dict[str, Any]) -> str:
+    """Indented JSON; a list of plain values stays on one line."""
+    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
+    flat = re.compile(r'\[\s+((?:"(?:[^"\\]|\\.)*"|[^\[\]{}"])*?)\s+\]')
+    return flat.sub(lambda found: "[" + re.sub(r"\n\s*", " ", found[1]) + "]", text) + "\n"
 
 
 def commit() -> str | None:

@@ -292,7 +292,7 @@ def test_sam_votes(sharp, image, of_sclip, monkeypatch):
     assert len(np.unique(of_sclip[0][mask])) > 1
     seen = []
     monkeypatch.setattr(
-        Sam2Masks, "automatic", lambda self, given: seen.append(given) or [{"segmentation": mask}]
+        Sam2Masks, "automatic", lambda self, given, _: seen.append(given) or [{"segmentation": mask}]
     )
     segmentor = SCLIPSegmentor("cpu", preset=sharp, use_sam=True)
     seg_map, logits, _ = predict_all(segmentor, image)
