@@ -32,7 +32,6 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from models.protocols import get_protocol  # noqa: E402
 from pipeline.arm_scores import ArmScores  # noqa: E402
 from pipeline.evaluate import score  # noqa: E402
 from pipeline.index_png import write_index_png  # noqa: E402
@@ -127,7 +126,7 @@ def score_all(root: Path, predictions: Path, images: int) -> dict[str, float]:
     dataset = VocDataset.open(root, limit=images)
     before = _peak()
     start = time.perf_counter()
-    score(dataset, get_protocol("sclip-voc21"), [ARM], predictions)
+    score(dataset, [ARM], predictions)
     seconds = time.perf_counter() - start
     return {"images_per_second": images / seconds, "before_mib": before, "peak_mib": _peak()}
 

@@ -15,7 +15,6 @@ where it stopped.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,19 +117,20 @@ def _run(args: argparse.Namespace) -> int:
             failed = predict(dataset, runner, arms, folder, ranks, overwrite=args.overwrite)
         if ranks.rank:
             return 0
-    settings = {
-        "root": str(root),
-        "split": args.split,
-        "limit": args.limit,
-        "preset": preset,
-        "protocol": dataclasses.asdict(protocol),
-        "config": {name: getattr(config, name) for name in FIELDS},
-        "device": ranks.device.type,
-        "threads": args.threads,
-        "baseline": baseline,
-        "resamples": args.resamples,
-    }
-    data = write_outputs(dataset, args.arms, output, failed, protocol=protocol, settings=settings)
+    data = write_outputs(
+        dataset,
+        args.arms,
+        output,
+        failed,
+        baseline=baseline,
+        resamples=args.resamples,
+        settings={
+            "root": str(root.relative_to(ROOT) if root.is_relative_to(ROOT) else root),
+            "split": args.split,
+            "limit": args.limit,
+        },
+        processes=ranks.world,
+    )
     print((output / "report.md").read_text(encoding="utf-8"))
     print(f"wrote {output}")
     failures = data["images"]["failed"]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -59,7 +60,9 @@ def join_ranks(device: str | None = None) -> Iterator[Ranks]:
             )
         chosen = torch.device("cuda", local)
         torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    # Shares take unequal time: the first to finish waits for the last, not for ten minutes. Should
+    # a process die, the launcher ends the others.
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(days=7))
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), chosen)
     finally:

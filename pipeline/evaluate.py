@@ -38,19 +38,20 @@ logger = logging.getLogger(__name__)
 
 def score(
     dataset: VocDataset,
-    protocol: Protocol,
     arms: Sequence[str],
     folder: Path,
     failed: Sequence[Failure] = (),
+    *,
+    background: bool = True,
 ) -> tuple[dict[str, ArmScores], list[Failure]]:
     """Score predictions against the truth, image by image.
 
     Args:
         dataset: the truth.
-        protocol: without background words, background pixels are ignored.
         arms: names.
         folder: of the predictions.
         failed: images that have no predictions.
+        background: False for protocols without background words: its pixels are ignored.
 
     Returns:
         Scores by arm, and the images left out: `failed` and those whose labels cannot be read. An
@@ -59,7 +60,6 @@ def score(
     Raises:
         ValueError, FileNotFoundError: a prediction is missing or damaged.
     """
-    background = bool(protocol.background)
     scores = {name: ArmScores(0 if background else 1) for name in arms}
     left_out = {failure.id: failure for failure in failed}
     for image_id in tqdm(dataset.ids, desc="scoring", unit="image", disable=None):
@@ -195,7 +195,8 @@ def evaluate_on_pascal_voc(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(output) / "predictions" if output else Path(temporary)
         failed = predict(dataset, runner, [arm], folder, Ranks(0, 1, dense.device))
-        scores, failed = score(dataset, runner.segmentor.protocol, [arm.name], folder, failed)
+        background = bool(runner.segmentor.protocol.background)
+        scores, failed = score(dataset, [arm.name], folder, failed, background=background)
     found = results(dataset, scores, failed)
     timings = scores[arm.name].timings()
     return found["arms"][arm.name] | {"images": found["images"], "timings": timings}

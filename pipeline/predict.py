@@ -239,14 +239,46 @@ def model_settings(runner: ArmRunner) -> dict[str, Any]:
 
 def arm_settings(runner: ArmRunner, arm: Arm, common: dict[str, Any]) -> dict[str, Any]:
     """What decides the predictions of one arm; only the models that it uses."""
-    settings = common | runner.settings(arm)
     used = {
         "clip": arm.oracle is None,
         "loftup": runner.uses_loftup(arm),
         "sam2": arm.needs_sam,
     }
     weights = {name: value for name, value in common["weights"].items() if used[name]}
-    return settings | {"weights": weights}
+    return common | {"weights": weights, "arm": runner.settings(arm)}
+
+
+def recorded_settings(folder: Path, arms: Sequence[str]) -> dict[str, Any]:
+    """What predictions were made with: what the arms share, `weights`, and `arms` by name.
+
+    Raises:
+        FileNotFoundError: an arm has no predictions.
+        ValueError: the arms' predictions come from different models, protocols or code.
+    """
+    found = {}
+    for name in arms:
+        try:
+            found[name] = read_json(folder / name / "settings.json")
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"no predictions of arm {name!r} in {folder}: run again without --score-only"
+            ) from error
+    first, shared = arms[0], {}
+    for key, value in found[first].items():
+        if key in ("arm", "weights"):
+            continue
+        for name in arms:
+            if found[name].get(key) != value:
+                raise ValueError(
+                    f"the predictions of arms {first!r} and {name!r} in {folder} differ in more "
+                    f"than the arm ({key}): they cannot be compared; predict both anew with "
+                    "--overwrite"
+                )
+        shared[key] = value
+    weights: dict[str, Any] = {}
+    for settings in found.values():
+        weights |= settings["weights"]
+    return shared | {"weights": weights, "arms": {k: v["arm"] for k, v in found.items()}}
 
 
 def _fingerprint(module: nn.Module) -> str:

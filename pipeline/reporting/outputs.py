@@ -9,6 +9,7 @@ OUTPUT/report.md, OUTPUT/plots/*.png
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import subprocess
@@ -16,13 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from models.protocols import Protocol
-
 from ..arm_scores import ArmScores
 from ..evaluate import image_table, results, score
-from ..predict import ROOT, Failure, read_prediction
+from ..predict import ROOT, Failure, read_prediction, recorded_settings
 from ..result import write_atomically
-from ..segmenter import versions
 from ..voc import LABELS, VocDataset
 from .contact_sheet import Row, pick, save_contact_sheet
 from .plots import save_plots
@@ -35,8 +33,10 @@ def write_outputs(
     output: Path,
     failed: Sequence[Failure],
     *,
-    protocol: Protocol,
+    baseline: str,
+    resamples: int,
     settings: dict[str, Any],
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Score the predictions in OUTPUT/predictions and write the files above.
 
@@ -45,21 +45,32 @@ def write_outputs(
         arms: names.
         output: folder.
         failed: images without predictions.
-        protocol: that the predictions follow.
-        settings: for the report; `baseline` is the arm that pictures compare with, `resamples`
-            the bootstrap's.
+        baseline: the arm that the report and the pictures compare with.
+        resamples: of the bootstrap.
+        settings: what is scored, for the report; what the predictions were made with is read from
+            beside them.
+        processes: that shared the predictions.
 
     Returns:
         What results.json holds.
 
     Raises:
-        ValueError, FileNotFoundError: a prediction is missing or damaged, or no image readable.
+        ValueError, FileNotFoundError: a prediction is missing or damaged, predictions are not
+            comparable, or no image is readable.
     """
-    scores, failed = score(dataset, protocol, arms, output / "predictions", failed)
-    data = {"settings": settings, "versions": versions(), "commit": commit()}
-    data |= results(dataset, scores, failed, resamples=settings["resamples"])
-    data = json.loads(json.dumps(data))  # as it is read back
-    machine = {"system": platform.platform(), "processor": platform.machine()}
+    made_with = recorded_settings(output / "predictions", arms)
+    versions = made_with.pop("versions")
+    background = bool(made_with["protocol"]["background"])
+    scores, failed = score(dataset, arms, output / "predictions", failed, background=background)
+    settings = settings | {"baseline": baseline, "resamples": resamples} | made_with
+    data = {"settings": settings, "versions": versions, "commit": commit()}
+    data |= results(dataset, scores, failed, resamples=resamples)
+    machine = {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "processes": processes,
+    }
     timings = {"arms": {name: arm.timings() for name, arm in scores.items()}, "machine": machine}
     for name, content in (("results", data), ("timings", timings)):
         write_atomically(output / f"{name}.json", readable_json(content).encode())
@@ -67,8 +78,8 @@ def write_outputs(
     write_atomically(output / "report.md", markdown(data, timings).encode())
     save_plots(output / "plots", data, timings)
     for name in arms:
-        if name != settings["baseline"]:
-            _sheet(dataset, scores, output, name, settings["baseline"])
+        if name != baseline:
+            _sheet(dataset, scores, output, name, baseline)
     return data
 
 

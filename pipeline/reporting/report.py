@@ -119,9 +119,30 @@ def _settings(results: Mapping) -> list[tuple[str, str]]:
         if name == "protocol":
             value = {**value, "words": _words(value)}
             rows += [(f"protocol: {field}", _setting(v)) for field, v in value.items()]
+        elif name == "arms":
+            rows += _arm_settings(value)
         else:
             rows.append((cell(name), _setting(value)))
     return [*rows, ("versions", cell(results["versions"])), ("commit", cell(results["commit"]))]
+
+
+def _arm_settings(arms: Mapping[str, Mapping]) -> list[tuple[str, str]]:
+    """What all dense maps and all final masks have in common, then what is each arm's own."""
+    own = {name: {} for name in arms}
+    rows = []
+    for part in ("dense", "final"):
+        found = {name: arm[part] for name, arm in arms.items() if arm.get(part)}
+        first = next(iter(found.values()), {})
+        shared = {k: v for k, v in first.items() if all(f[k] == v for f in found.values())}
+        if shared:
+            rows.append((f"all {part} maps", cell(shared)))
+        for name, values in found.items():
+            own[name] |= {k: v for k, v in values.items() if k not in shared}
+    for name, arm in arms.items():
+        own[name] |= {k: v for k, v in arm.items() if k not in ("dense", "final")}
+        if own[name]:
+            rows.append((f"arm {cell(name)}", cell(own[name])))
+    return rows
 
 
 def _words(protocol: Mapping) -> Mapping[str, Sequence[str]] | Sequence[Sequence[str]]:
