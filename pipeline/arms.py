@@ -196,6 +196,8 @@ class ArmRunner:
         """The segmentor with the arm's attributes."""
         segmentor = copy.copy(self.segmentor)
         vars(segmentor).update(arm.dense)
+        if arm.dense.get("use_loftup"):
+            assert hasattr(segmentor, "loftup"), "LoftUp is loaded for arms that need it"
         return segmentor
 
     def uses_loftup(self, arm: Arm) -> bool:
@@ -266,6 +268,9 @@ class ArmRunner:
         )
 
     def _oracle(self, arm: Arm, state: _Image, truth: Truth) -> Prediction:
+        if self.words.background_index is None:  # background is not scored: it has no say
+            labels = np.where(truth.labels == 0, np.uint8(IGNORE), truth.labels)
+            truth = dataclasses.replace(truth, labels=labels)
         start = clock(self.segmentor.device)
         self.sam.set_image(state.image)
         seconds = state.shared_sam_image({"sam_image": clock(self.segmentor.device) - start})
@@ -276,8 +281,6 @@ class ArmRunner:
         else:
             labels, masks = masks_from_true_points(self.sam, truth, self.config)
         seconds["masks"] = clock(self.segmentor.device) - start
-        if self.words.background_index is None:
-            labels = np.where(truth.labels == IGNORE, 0, labels)
         prompts = len(masks) if arm.oracle == "oracle-points" else None
         return Prediction(labels=labels, seconds=seconds, prompts=prompts, masks=masks)
 

@@ -28,7 +28,7 @@ from .arm_scores import METRICS, ArmScores, rounded
 from .arms import Arm, ArmRunner
 from .bootstrap import paired_bootstrap
 from .distributed import Ranks
-from .predict import Failure, predict, read_prediction
+from .predict import Failure, predict, prediction_files, read_prediction
 from .scores import score_image
 from .segmenter import Segmenter
 from .voc import IGNORE, LABELS, VocDataset
@@ -66,6 +66,8 @@ def score(
         if image_id in left_out:
             continue
         try:
+            if not all(prediction_files(folder, name, image_id)[0].exists() for name in arms):
+                dataset.load_image(image_id)  # one that cannot be read has no predictions
             truth = dataset.load_truth(image_id)
         except (OSError, ValueError) as error:
             left_out[image_id] = Failure(image_id, " ".join(str(error).split()))

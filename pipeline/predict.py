@@ -197,14 +197,14 @@ def _claim_arm(arm: Arm, settings: dict[str, Any], folder: Path, *, overwrite: b
     if overwrite:
         for old in [*place.glob("*.png"), *place.glob("*.json")]:
             old.unlink()
-    if not file.exists():
-        if any(place.glob("*.png")):
-            raise ValueError(
-                f"{place} holds predictions but no settings.json: nobody knows what they were made "
-                "with; choose another --output, or add --overwrite"
-            )
+    if not any(place.glob("*.png")):  # what a run wrote that made nothing binds nobody
         write_atomically(file, (json.dumps(settings, indent=1, ensure_ascii=False) + "\n").encode())
         return
+    if not file.exists():
+        raise ValueError(
+            f"{place} holds predictions but no settings.json: nobody knows what they were made "
+            "with; choose another --output, or add --overwrite"
+        )
     found = _flat(read_json(file))
     wanted = _flat(settings)
     other = [k for k in {**wanted, **found} if found.get(k) != wanted.get(k)]

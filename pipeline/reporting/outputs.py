@@ -113,7 +113,7 @@ def _sheet(
 def readable_json(data: dict[str, Any]) -> str:
     """Indented JSON; a list of plain values stays on one line."""
     text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
-    flat = re.compile(r'\[\s+((?:"(?:[^"\\]|\\.)*"|[^\[\]{}"])*?)\s+\]')
+    flat = re.compile(r'\[\n\s*((?:"(?:[^"\\]|\\.)*"|[^\[\]{}"])*?)\n\s*\]')
     return flat.sub(lambda found: "[" + re.sub(r"\n\s*", " ", found[1]) + "]", text) + "\n"
 
 
