@@ -5,11 +5,8 @@
         --arms bilinear loftup loftup+sam2
     torchrun --nproc-per-node=2 benchmarks/voc.py  # the same results from several processes
 
-An arm is an upsampler (none, bilinear, probability, loftup, mean) with modifiers: +sam2 for the
-final masks; +pole, +centroid, +peak, +multi (where SAM 2 is clicked); +pamr; +vanilla, +maskclip
-(CLIP's last block); +channel_norm (LoftUp's text space); +whole. oracle-points and oracle-masks are
-upper bounds. Predictions are written first and scored from their files: an interrupted run goes on
-where it stopped.
+An arm is an upsampler and modifiers joined by "+", see below. Predictions are written first and
+scored from their files: an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -26,25 +23,30 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from models.protocols import PROTOCOLS, Protocol  # noqa: E402
+from pipeline.arms import MEANING  # noqa: E402
 from pipeline.options import Parser, add_pipeline_options, config_from_args, run_main  # noqa: E402
 
 if TYPE_CHECKING:
     import torch
 
-    from pipeline.arms import Arm, ArmRunner
+    from pipeline.arm_runner import ArmRunner
+    from pipeline.arms import Arm
     from pipeline.config import PipelineConfig
 
 SCENES, SCENES_SEED = 200, 7
 ARMS = ("none", "bilinear", "probability", "loftup", "mean", "bilinear+sam2", "loftup+sam2",
-        "mean+sam2")  # fmt: skip
+        "mean+sam2", "oracle-points")  # fmt: skip
 # Settings of the masks; the rest of the pipeline is said by the arms.
-FIELDS = ("min_confidence", "min_region_size", "iou_threshold", "points_per_region",
-          "negative_points", "prompt_box", "prompt_mask", "min_score", "min_agreement")  # fmt: skip
+FIELDS = ("min_confidence", "min_region_size", "iou_threshold", "points_per_region", "min_score",
+          "min_agreement")  # fmt: skip
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     names = ", ".join(name for name, protocol in PROTOCOLS.items() if protocol.class_names)
     parser = Parser(__doc__)
+    parser.epilog = "parts of an arm's name:\n" + "\n".join(
+        f"  {part:14} {meaning}" for part, meaning in MEANING.items()
+    )
     add = parser.add_argument
     add("--root", type=Path, help="VOC2012's folder (default: rendered scenes of its layout)")
     add("--split", default="val", help="list in ImageSets/Segmentation, or a file of ids (val)")
@@ -55,7 +57,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--baseline", metavar="ARM", help="arm to compare with (default: bilinear, or the first)")
     add("--output", type=Path, help="results folder (default: outputs/voc/PRESET_PROTOCOL_SPLIT)")
     add("--overwrite", action="store_true", help="make all predictions anew")
-    add("--score-only", action="store_true", help="score the predictions that are there")
+    add(
+        "--score-only",
+        action="store_true",
+        help="score the predictions that are there, whatever they were made with",
+    )
     add("--resamples", type=int, default=2000, help="of the bootstrap (default: %(default)s)")
     add("--loftup-model", help="LoftUp name or weights file (default: the preset's)")
     add("--checkpoint", type=Path, help="SAM 2 weights (default: the preset's)")
@@ -74,6 +80,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    import cv2
     import torch
 
     from pipeline.arms import parse_arms
@@ -96,6 +103,7 @@ def _run(args: argparse.Namespace) -> int:
     preset = args.preset or ("tiny" if rendered else "vit-b16")
     config = config_from_args(args)
     torch.set_num_threads(args.threads)
+    cv2.setNumThreads(args.threads)
     with join_ranks(args.device) as ranks:
         root = args.root
         if rendered:
@@ -129,7 +137,7 @@ def _run(args: argparse.Namespace) -> int:
             "split": args.split,
             "limit": args.limit,
         },
-        processes=ranks.world,
+        processes=None if args.score_only else ranks.world,
     )
     print((output / "report.md").read_text(encoding="utf-8"))
     print(f"wrote {output}")
@@ -152,7 +160,7 @@ def _load(
     from models.presets import get_preset
     from models.sam2_masks import Sam2Masks
     from models.weights import load_sam2
-    from pipeline.arms import ArmRunner
+    from pipeline.arm_runner import ArmRunner
 
     segmentor = LoftUpSCLIPSegmentor(
         device,

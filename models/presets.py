@@ -54,6 +54,9 @@ class AutomaticMasks:
             raise ValueError(f"points_per_side must be at least 1, got {self.points_per_side}")
 
 
+GRID_PROMPTS = AutomaticMasks().points_per_side ** 2  # SAM 2's own: what guided prompts save on
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamPreset:
     """A SAM 2: configuration (name in the sam2 package, or a YAML file) and checkpoint."""

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from models.presets import GRID_PROMPTS
+
 from .metrics import class_accuracy, class_iou, iou_counts, iou_percent, pixel_accuracy
 from .object_metrics import ObjectScore, mask_true_iou, summarize_sizes
 from .result import decode_rle
 from .scores import ImageScores
 from .voc import IGNORE, LABELS, Truth
 
-GRID_PROMPTS = 1024  # of SAM 2's automatic masks: 32 × 32 clicks
 METRICS = ("mIoU", "boundary_IoU", "edge_mIoU")
 
 
@@ -75,12 +76,14 @@ class ArmScores:
         """The arm's entry in the results, without intervals."""
         per_metric = {name: iou_percent(sum(self.counts[name])) for name in METRICS}
         accuracy = class_accuracy(self.confusion)
+        averaged = per_metric["mIoU"][self.first :]
         result: dict[str, Any] = {
             name: rounded(_mean(values[self.first :])) for name, values in per_metric.items()
         }
         result |= {
             "mAcc": rounded(_mean(accuracy[self.first :])),
             "aAcc": rounded(pixel_accuracy(self.confusion)),
+            "classes_averaged": int(np.count_nonzero(~np.isnan(averaged))),
             "per_class": self._by_name(class_iou(self.confusion)),
             "per_class_boundary": self._by_name(per_metric["boundary_IoU"]),
             "per_class_accuracy": self._by_name(accuracy),

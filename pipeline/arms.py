@@ -1,48 +1,18 @@
-"""Arms of a benchmark: ways from an image to a label map, by name, sharing what they can.
+"""Arms of a benchmark by name: ways from an image to a label map.
 
-An arm is an upsampler and any number of modifiers, joined by "+":
-
-    bilinear            published SCLIP: word scores enlarged bilinearly
-    none                every pixel takes the score of its patch
-    probability         the words' probabilities are enlarged bilinearly instead of their scores
-    loftup              features enlarged by LoftUp, then scored
-    mean                half the scores of loftup, half those of bilinear
-    oracle-points       upper bound: SAM 2 is told a point of every true object and its class
-    oracle-masks        upper bound: SAM 2's automatic masks, each given its true majority class
-
-    +sam2               final masks instead of the dense map
-    +pole +centroid +peak +multi           where SAM 2 is clicked (with +sam2, as the next ones)
-    +point +box         SAM 2 is told the point without the region's mask; its box as well
-    +negatives          and two points on other classes
-    +pamr               scores refined by PAMR
-    +csa +vanilla +maskclip                CLIP's last block
-    +restored +channel_norm                how LoftUp's output meets the words (loftup, mean)
-    +whole              the whole image is upsampled at once instead of window by window
-
-Shapes: H×W pixels of the original image.
+An arm is an upsampler and any number of modifiers, joined by "+", such as `loftup+sam2+centroid`;
+`MEANING` says what each part stands for.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
-from models.device import clock
-from models.protocols import Protocol
-from models.sam2_masks import Sam2Masks
-from models.sclip_segmentor import DenseResult, EncodedImage, SCLIPSegmentor
-
 from .config import PipelineConfig
-from .oracles import masks_by_truth, masks_from_true_points
 from .points import STRATEGIES
-from .segmenter import Segmenter
-from .voc import CLASSES, IGNORE, Truth
 
 _LOFTUP = {"use_loftup": True, "upsampling": "bilinear", "loftup_share": 1.0}
 _PLAIN = {"use_loftup": False, "loftup_share": 1.0}
@@ -71,8 +41,32 @@ _FINAL: dict[str, dict[str, Any]] = {name: {"strategy": name} for name in STRATE
 }
 ORACLES = ("oracle-points", "oracle-masks")
 MODIFIERS = {"sam2": {}, **_FINAL, **_DENSE}
+MEANING = {
+    "none": "every pixel takes the scores of its patch",
+    "bilinear": "word scores enlarged bilinearly, as published SCLIP",
+    "probability": "the words' probabilities enlarged bilinearly instead of their scores",
+    "loftup": "features enlarged by LoftUp, then scored; LoftUp alone",
+    "mean": "half the scores of loftup, half those of bilinear",
+    "oracle-points": "a bound, not a method: SAM 2 is told a point of every true object, its class",
+    "oracle-masks": "a bound: SAM 2's automatic masks, each given its true majority class",
+    "+sam2": "final masks instead of the dense map",
+    "+pole": "SAM 2 is clicked where a region is deepest and surest (the default)",
+    "+centroid": "SAM 2 is clicked in the region's middle",
+    "+peak": "SAM 2 is clicked where the class is most probable",
+    "+multi": "SAM 2 is clicked in several places of a region",
+    "+point": "SAM 2 is told the point without the region's mask",
+    "+box": "SAM 2 is told the region's box as well",
+    "+negatives": "SAM 2 is told two points on other classes as well",
+    "+pamr": "scores refined by PAMR, on the resized image",
+    "+csa": "CLIP's last block as in SCLIP (the default)",
+    "+vanilla": "CLIP's last block as it is",
+    "+maskclip": "CLIP's last block as in MaskCLIP",
+    "+restored": "LoftUp's output back in CLIP's joint space (the default)",
+    "+channel_norm": "LoftUp's output compared with the words as it is",
+    "+whole": "the whole image is upsampled at once instead of window by window",
+}
 # What makes a dense map; written beside the predictions.
-_ATTRIBUTES = (
+DENSE_ATTRIBUTES = (
     "attention", "upsampling", "use_loftup", "loftup_share", "text_space", "whole_image",
     "use_pamr", "use_sam",
 )  # fmt: skip
@@ -80,7 +74,7 @@ _ATTRIBUTES = (
 
 # Fields of `PipelineConfig` that shape the masks, not the dense map.
 FINAL_FIELDS = tuple(
-    field.name for field in dataclasses.fields(PipelineConfig) if field.name not in _ATTRIBUTES
+    field.name for field in dataclasses.fields(PipelineConfig) if field.name not in DENSE_ATTRIBUTES
 )
 
 
@@ -149,199 +143,3 @@ def parse_arms(names: Sequence[str]) -> list[Arm]:
         if names.count(name) > 1:
             raise ValueError(f"arm {name!r} is given twice; remove one")
     return [parse_arm(name) for name in names]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What one arm says about one image.
-
-    Attributes:
-        labels: (H, W) uint8 in VOC's coding, 0 background.
-        seconds: per stage, as if the arm had run alone.
-        prompts: number of prompts; None for arms without.
-        masks: per mask `label`, `score`, `source`, `points` [(x, y), …] and `mask` (H, W) bool.
-    """
-
-    labels: np.ndarray
-    seconds: dict[str, float]
-    prompts: int | None = None
-    masks: list[dict[str, Any]] = field(default_factory=list)
-
-
-class ArmRunner:
-    """Runs arms on images; CLIP's features, text vectors and SAM 2's embedding are shared.
-
-    Args:
-        segmentor: with LoftUp, if an arm needs it.
-        sam: None if no arm needs it.
-        protocol: words, windows and thresholds, with `class_names` among VOC's.
-        config: of the final masks.
-    """
-
-    def __init__(
-        self,
-        segmentor: SCLIPSegmentor,
-        sam: Sam2Masks | None,
-        protocol: Protocol,
-        config: PipelineConfig | None = None,
-    ) -> None:
-        self.sam, self.config = sam, config or PipelineConfig()
-        self.segmentor = copy.copy(segmentor)
-        self.segmentor.protocol = protocol
-        self.words = protocol.vocabulary()
-        # Result label (0 nothing named, i + 1 class i) → VOC label.
-        self.label_of = np.array([0, *(CLASSES.index(n) + 1 for n in protocol.class_names)])
-
-    def segmentor_of(self, arm: Arm) -> SCLIPSegmentor:
-        """The segmentor with the arm's attributes."""
-        segmentor = copy.copy(self.segmentor)
-        vars(segmentor).update(arm.dense)
-        if arm.dense.get("use_loftup"):
-            assert hasattr(segmentor, "loftup"), "LoftUp is loaded for arms that need it"
-        return segmentor
-
-    def uses_loftup(self, arm: Arm) -> bool:
-        return arm.oracle is None and bool(getattr(self.segmentor_of(arm), "use_loftup", False))
-
-    def settings(self, arm: Arm) -> dict[str, Any]:
-        """What decides the arm's predictions, models and protocol apart."""
-        if arm.oracle:
-            automatic = dataclasses.asdict(self.segmentor.preset.sam.automatic)
-            return {"oracle": arm.oracle} | (automatic if arm.oracle == "oracle-masks" else {})
-        segmentor = self.segmentor_of(arm)
-        dense = {name: getattr(segmentor, name, None) for name in _ATTRIBUTES}
-        if not dense["use_loftup"]:
-            dense["loftup_share"] = dense["text_space"] = None
-        config = dataclasses.replace(self.config, **arm.config) if arm.final else None
-        return {
-            "dense": dense | {"segmentor": type(segmentor).__name__},
-            "final": config and {name: getattr(config, name) for name in FINAL_FIELDS},
-        }
-
-    def run(
-        self, image: np.ndarray, arms: Sequence[Arm], truth: Truth | None = None
-    ) -> Iterator[tuple[Arm, Prediction]]:
-        """Predictions of all arms for one image, as they are made.
-
-        Args:
-            image: (H, W, 3) uint8 RGB.
-            arms: which.
-            truth: for the oracles.
-        """
-        state = _Image(self, image)
-        for arm in arms:
-            if arm.oracle:
-                assert truth is not None, "an oracle is told the truth"
-                yield arm, self._oracle(arm, state, truth)
-                continue
-            dense = state.dense(arm)
-            if arm.final:
-                yield arm, self._final(arm, state, dense)
-            else:
-                labels = dense.labels + 1
-                labels[labels > len(self.words)] = 0
-                labels = self.label_of[labels].astype(np.uint8)
-                yield arm, Prediction(labels=labels, seconds=dense.timings)
-
-    def _final(self, arm: Arm, state: _Image, dense: DenseResult) -> Prediction:
-        config = dataclasses.replace(self.config, **arm.config)
-        segmenter = Segmenter(self.segmentor_of(arm), self.sam, config)
-        found = segmenter.masks(state.encoded(arm), dense, self.words)
-        labels = found.label_map
-        if self.words.background_index is None:  # every pixel is a class: the map fills the gaps
-            labels = np.where(labels == 0, found.dense_map, labels)
-        masks = [
-            {
-                "label": int(self.label_of[found.class_ids[i] + 1]),
-                "score": float(found.scores[i]),
-                "source": found.sources[i],
-                "points": found.points[i].astype(int).tolist(),
-                "mask": found.masks[i],
-            }
-            for i in range(len(found))
-        ]
-        return Prediction(
-            labels=self.label_of[labels].astype(np.uint8),
-            seconds=state.shared_sam_image(found.timings),
-            prompts=found.settings["prompts"],
-            masks=masks,
-        )
-
-    def _oracle(self, arm: Arm, state: _Image, truth: Truth) -> Prediction:
-        if self.words.background_index is None:  # background is not scored: it has no say
-            labels = np.where(truth.labels == 0, np.uint8(IGNORE), truth.labels)
-            truth = dataclasses.replace(truth, labels=labels)
-        start = clock(self.segmentor.device)
-        self.sam.set_image(state.image)
-        seconds = state.shared_sam_image({"sam_image": clock(self.segmentor.device) - start})
-        start = clock(self.segmentor.device)
-        if arm.oracle == "oracle-masks":
-            settings = self.segmentor.preset.sam.automatic
-            labels, masks = masks_by_truth(self.sam, state.image, truth.labels, settings), []
-        else:
-            labels, masks = masks_from_true_points(self.sam, truth, self.config)
-        seconds["masks"] = clock(self.segmentor.device) - start
-        prompts = len(masks) if arm.oracle == "oracle-points" else None
-        return Prediction(labels=labels, seconds=seconds, prompts=prompts, masks=masks)
-
-
-class _Image:
-    """What the arms share of one image."""
-
-    def __init__(self, runner: ArmRunner, image: np.ndarray) -> None:
-        self.runner, self.image = runner, image
-        self._encoded: dict[str, EncodedImage] = {}
-        self._scores: dict[str, tuple[Tensor, float]] = {}
-        self._dense: dict[str, DenseResult] = {}
-        self._sam_seconds: float | None = None
-
-    def encoded(self, arm: Arm) -> EncodedImage:
-        """CLIP's features, once per attention."""
-        segmentor = self.runner.segmentor_of(arm)
-        if segmentor.attention not in self._encoded:
-            encoded = segmentor.encode(self.image)
-            # One array for all: SAM 2 knows an image that it has set by identity.
-            self._encoded[segmentor.attention] = dataclasses.replace(encoded, image=self.image)
-        return self._encoded[segmentor.attention]
-
-    def dense(self, arm: Arm) -> DenseResult:
-        """The dense map, once per way to it."""
-        key = str(sorted(arm.dense.items()))
-        if key not in self._dense:
-            segmentor, encoded = self.runner.segmentor_of(arm), self.encoded(arm)
-            start = clock(self.runner.segmentor.device)
-            segmentor.encode_text(self.runner.words.query_words)
-            timings = {"clip": encoded.seconds, "text": clock(self.runner.segmentor.device) - start}
-            scores, timings["upsample"] = self._word_scores(dict(arm.dense), encoded)
-            self._dense[key] = segmentor.classify(
-                scores, encoded, self.runner.words, timings=timings
-            )
-        return self._dense[key]
-
-    def _word_scores(
-        self, attributes: dict[str, Any], encoded: EncodedImage
-    ) -> tuple[Tensor, float]:
-        """Word scores and the seconds they take; a mean is made of its two parts' scores."""
-        attributes = {k: v for k, v in attributes.items() if k != "use_pamr"}
-        key = str(sorted(attributes.items()))
-        if key in self._scores:
-            return self._scores[key]
-        share = attributes.get("loftup_share", 1.0)
-        if attributes.get("use_loftup") and share != 1.0:
-            plain, first = self._word_scores(attributes | UPSAMPLERS["bilinear"], encoded)
-            loftup, second = self._word_scores(attributes | UPSAMPLERS["loftup"], encoded)
-            self._scores[key] = (plain * (1 - share) + loftup * share, first + second)
-            return self._scores[key]
-        segmentor = self.runner.segmentor_of(Arm(name="", dense=attributes))
-        start = clock(self.runner.segmentor.device)
-        scores = segmentor.scores(encoded, self.runner.words)
-        self._scores[key] = (scores, clock(self.runner.segmentor.device) - start)
-        return self._scores[key]
-
-    def shared_sam_image(self, timings: dict[str, float]) -> dict[str, float]:
-        """Timings in which SAM 2's encoding costs what it cost the first time."""
-        if "sam_image" not in timings:
-            return timings
-        if self._sam_seconds is None:
-            self._sam_seconds = timings["sam_image"]
-        return timings | {"sam_image": self._sam_seconds}

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from models.images import ImageSource
+from models.presets import GRID_PROMPTS
 from models.vocabulary import Vocabulary
 
 from .metrics import class_iou, confusion, mean_iou
@@ -33,7 +34,6 @@ from .segmenter import Segmenter
 
 ARMS = ("bilinear", "loftup")
 MAPS = ("dense", "final")  # CLIP's map, and the one made of SAM 2's masks
-GRID_POINTS = 32 * 32  # what SAM 2 clicks on when it segments everything automatically
 _SHARED = ("clip", "text", "sam_image")  # stages that the arms have in common
 
 
@@ -73,6 +73,8 @@ class Comparison:
         """The metrics for reading; lines of at most 79 characters."""
         arms, agreement = self.metrics["arms"], self.metrics["agreement"]
         rows = [("", "bilinear", "LoftUp")]
+        share = self.with_loftup.settings["loftup_share"]
+        rows.append(("LoftUp's share of the scores, %", "0", _number(100 * share, 0)))
         rows += [(key, *(str(arms[arm][key]) for arm in ARMS)) for key in ("prompts", "masks")]
         rows.append(("fewer prompts than the 32x32 grid, %", *_both(arms, "prompt_reduction")))
         stages = dict.fromkeys(stage for arm in ARMS for stage in arms[arm]["seconds"])
@@ -172,7 +174,7 @@ def measure(without: Segmentation, with_loftup: Segmentation) -> dict[str, Any]:
         arms[arm] = {
             "prompts": prompts,
             "masks": len(result),
-            "prompt_reduction": 100 * (1 - prompts / GRID_POINTS),
+            "prompt_reduction": 100 * (1 - prompts / GRID_PROMPTS),
             "seconds": dict(result.timings),
             "seconds_total": sum(result.timings.values()),
             "area": areas[arm],

@@ -74,7 +74,11 @@ def draw_comparison(image: np.ndarray, comparison: Comparison) -> np.ndarray:
 
     page = Image.new("RGB", (width + 2 * MARGIN, height), "white")
     draw = ImageDraw.Draw(page)
-    draw.text((MARGIN, MARGIN - 4), "Without and with LoftUp", fill=_INK, font=font(26, bold=True))
+    share = comparison.with_loftup.settings["loftup_share"]
+    title = "Without and with LoftUp"
+    if share != 1:  # mixed with bilinear scores
+        title += f" ({100 * share:.0f} % of the scores)"
+    draw.text((MARGIN, MARGIN - 4), title, fill=_INK, font=font(26, bold=True))
     draw.text((MARGIN, MARGIN + 34), _subtitle(comparison), fill=_FAINT, font=font(14))
     panels = _panels(image, comparison, size)
     for number, name in enumerate(_ORDERS[columns]):

@@ -42,7 +42,7 @@ def join_ranks(device: str | None = None) -> Iterator[Ranks]:
 
     Args:
         device: cuda, mps or cpu; None takes the best there is. With cuda, every process of a
-            machine takes a GPU of its own and they talk through nccl; otherwise through gloo.
+            machine takes a GPU of its own (gloo for what is on the CPU, nccl for the rest).
 
     Raises:
         ValueError: no such device, or fewer GPUs than processes on this machine.
@@ -51,8 +51,9 @@ def join_ranks(device: str | None = None) -> Iterator[Ranks]:
     if "RANK" not in os.environ:  # torchrun sets it
         yield Ranks(0, 1, chosen)
         return
+    backend = "gloo"
     if chosen.type == "cuda":
-        local = int(os.environ["LOCAL_RANK"])
+        local = int(os.environ.get("LOCAL_RANK", 0))
         if local >= torch.cuda.device_count():
             raise ValueError(
                 f"process {local} of this machine has no GPU of its own: there are "
@@ -60,10 +61,9 @@ def join_ranks(device: str | None = None) -> Iterator[Ranks]:
             )
         chosen = torch.device("cuda", local)
         torch.cuda.set_device(chosen)
-    # Shares take unequal time: the first to finish waits for the last, not for ten minutes. Should
+        backend = "cpu:gloo,cuda:nccl"  # what is gathered here is on the CPU
+    # Shares take unequal time: the first to finish waits for the last, not for half an hour. Should
     # a process die, the launcher ends the others.
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(days=7))
-    try:
-        yield Ranks(dist.get_rank(), dist.get_world_size(), chosen)
-    finally:
-        dist.destroy_process_group()
+    dist.init_process_group(backend, timeout=timedelta(days=7))
+    yield Ranks(dist.get_rank(), dist.get_world_size(), chosen)
+    dist.destroy_process_group()  # not after an error: it could wait for processes still at work

@@ -9,7 +9,6 @@ Shapes: N images, C labels (21), H×W pixels.
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import logging
 import os
@@ -24,8 +23,9 @@ from tqdm import tqdm
 from models.protocols import PROTOCOLS, Protocol, get_protocol
 from models.sclip_segmentor import SCLIPSegmentor
 
+from .arm_runner import ArmRunner
 from .arm_scores import METRICS, ArmScores, rounded
-from .arms import Arm, ArmRunner
+from .arms import Arm
 from .bootstrap import paired_bootstrap
 from .distributed import Ranks
 from .predict import Failure, predict, prediction_files, read_prediction
@@ -73,12 +73,12 @@ def score(
             left_out[image_id] = Failure(image_id, " ".join(str(error).split()))
             logger.warning("%s: %s", image_id, left_out[image_id].error)
             continue
+        scored = truth.labels
         if not background:
-            labels = np.where(truth.labels == 0, np.uint8(IGNORE), truth.labels)
-            truth = dataclasses.replace(truth, labels=labels)
+            scored = np.where(scored == 0, np.uint8(IGNORE), scored)
         for name in arms:
             predicted, record = read_prediction(folder, name, image_id)
-            image_scores = score_image(truth.labels, predicted, truth.objects)
+            image_scores = score_image(scored, predicted, truth.objects)
             scores[name].add(image_id, image_scores, record, truth)
     if len(left_out) == len(dataset.ids):
         first = min(left_out.values())
@@ -186,6 +186,11 @@ def evaluate_on_pascal_voc(
             f"{type(segmentor).__name__}"
         )
     dense = segmentor.segmentor if final else segmentor
+    if type(dense).predict_dense is not SCLIPSegmentor.predict_dense:
+        raise ValueError(
+            f"{type(dense).__name__} overrides predict_dense, which knows no protocol; override "
+            "dense (or scores, classify, encode), which it and the evaluation call"
+        )
     dataset = VocDataset.open(root, split, limit)
     runner = ArmRunner(
         dense,

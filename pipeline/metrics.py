@@ -101,11 +101,6 @@ def class_accuracy(matrix: np.ndarray) -> np.ndarray:
     return _percent(matrix.diagonal(), matrix.sum(1))
 
 
-def mean_accuracy(matrix: np.ndarray) -> float:
-    """Mean of the classes' accuracies in percent over those that truly occur: mAcc."""
-    return float(np.nanmean(class_accuracy(matrix)))
-
-
 def pixel_accuracy(matrix: np.ndarray) -> float:
     """Percent of all labelled pixels that got their class: aAcc; NaN without any."""
     return float(_percent(matrix.trace(), matrix.sum()))

@@ -110,6 +110,11 @@ class VocDataset:
         path, other = (self.root / "JPEGImages" / f"{image_id}.{end}" for end in ("jpg", "png"))
         return other if other.exists() and not path.exists() else path
 
+    def label_paths(self, image_id: str) -> tuple[Path, ...]:
+        """The files of `load_truth`: labels, and objects where the data set has them."""
+        labels = self._png("SegmentationClass", image_id)
+        return (labels, self._png("SegmentationObject", image_id))[: 1 + self.has_objects]
+
     def image_size(self, image_id: str) -> tuple[int, int]:
         """(H, W) of the picture as `load_image` returns it, from the file's header alone.
 

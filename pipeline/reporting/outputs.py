@@ -19,8 +19,9 @@ from typing import Any
 
 from ..arm_scores import ArmScores
 from ..evaluate import image_table, results, score
-from ..predict import ROOT, Failure, read_prediction, recorded_settings
+from ..predict import Failure, read_prediction
 from ..result import write_atomically
+from ..settings_record import ROOT, recorded_settings
 from ..voc import LABELS, VocDataset
 from .contact_sheet import Row, pick, save_contact_sheet
 from .plots import save_plots
@@ -36,7 +37,7 @@ def write_outputs(
     baseline: str,
     resamples: int,
     settings: dict[str, Any],
-    processes: int = 1,
+    processes: int | None = None,
 ) -> dict[str, Any]:
     """Score the predictions in OUTPUT/predictions and write the files above.
 
@@ -49,7 +50,7 @@ def write_outputs(
         resamples: of the bootstrap.
         settings: what is scored, for the report; what the predictions were made with is read from
             beside them.
-        processes: that shared the predictions.
+        processes: that shared the predictions; None if they were there.
 
     Returns:
         What results.json holds.
@@ -65,17 +66,17 @@ def write_outputs(
     settings = settings | {"baseline": baseline, "resamples": resamples} | made_with
     data = {"settings": settings, "versions": versions, "commit": commit()}
     data |= results(dataset, scores, failed, resamples=resamples)
-    machine = {
-        "system": platform.system(),
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "processes": processes,
-    }
+    data["images"]["official"] = dataset.official_size
+    machine = {"system": platform.system(), "processor": processor(), "cores": os.cpu_count()}
+    if processes is not None:
+        machine["processes"] = processes
     timings = {"arms": {name: arm.timings() for name, arm in scores.items()}, "machine": machine}
     for name, content in (("results", data), ("timings", timings)):
         write_atomically(output / f"{name}.json", readable_json(content).encode())
     write_atomically(output / "images.csv", image_table(scores).encode())
     write_atomically(output / "report.md", markdown(data, timings).encode())
+    for old in (output / "plots").glob("*.png"):  # of arms that are not among these
+        old.unlink()
     save_plots(output / "plots", data, timings)
     for name in arms:
         if name != baseline:
@@ -103,11 +104,18 @@ def _sheet(
         )
         for image_id in [*wins, *reversed(losses)]
     ]
-    path = output / "plots" / f"images_{arm}.png"
-    if rows:
+    if rows:  # else the two never differ
+        path = output / "plots" / f"images_{arm}.png"
         save_contact_sheet(path, rows, arm=arm, baseline=baseline, labels=LABELS)
-    else:  # the two never differ; an older sheet would say otherwise
-        path.unlink(missing_ok=True)
+
+
+def processor() -> str:
+    """The processor's name, as well as the system tells it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+        return re.search(r"^model name\s*:\s*(.+)$", text, re.M)[1]
+    except (OSError, TypeError):
+        return platform.processor() or platform.machine()
 
 
 def readable_json(data: dict[str, Any]) -> str:

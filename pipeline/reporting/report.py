@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ..arms import MEANING, ORACLES
 from .markdown import bold_best, cell, code, table
 from .numbers import (
     METRICS,
@@ -19,6 +20,7 @@ from .numbers import (
     stages,
     verdict,
 )
+from .settings_rows import settings_rows
 
 _PROMPTS = {  # key of "prompts": (heading, decimals)
     "per_image": ("prompts per image", 1),
@@ -31,10 +33,12 @@ _PROMPTS = {  # key of "prompts": (heading, decimals)
     "true_iou": ("true IoU, %", 1),
     "correlation": ("correlation of the two", 2),
 }
-_LONGEST = 600  # characters of a setting; longer word lists are cut, and say so
+_FEW = 30  # images; with fewer the bootstrap knows too little of what could have been drawn
+_MOST_PAIRS = 21  # listed one by one: those of seven arms
 _DEFINITIONS = """\
 - **mIoU**: one confusion matrix over the whole data set, void (255) ignored; the mean over the
-  classes that occur at all. mAcc and aAcc are mean and overall pixel accuracy of the same matrix.
+  classes that are true or predicted anywhere, as mmsegmentation has it. mAcc and aAcc are mean and
+  overall pixel accuracy of the same matrix.
 - **boundary IoU**: Cheng et al. 2021; IoU of the rims of truth and prediction: their pixels within
   d of their own outline, d = 2 % of the image's diagonal; mean over the classes.
 - **edge mIoU**: mIoU of only the pixels within 3 px of an outline of the truth.
@@ -65,15 +69,20 @@ def markdown(results: Mapping, timings: Mapping) -> str:
             "is without them:**",
             "\n".join(f"- `{cell(f['id'])}`: {cell(f['error'])}" for f in failed),
         ]
-    parts += ["## Settings", table(("setting", "value"), _settings(results))]
+    parts += ["## Settings", table(("setting", "value"), settings_rows(results))]
 
-    parts += ["## Result", "In percent; the best of each column is bold.", _main_table(arms)]
+    parts += ["## Result", _result_note(results), _main_table(arms)]
     parts += ["## What it buys", _sentences(results, timings)]
-    if results["differences"]:
+    pairs = results["differences"]
+    if pairs:
+        note = "Points and 95 % interval, paired over images; one with 0 outside is a gain or loss."
+        if len(pairs) > _MOST_PAIRS:
+            note += f" Pairs with `{baseline}`; all {len(pairs)} are in results.json."
+            pairs = {k: v for k, v in pairs.items() if baseline in k.split(" - ")}
         parts += [
-            "## Differences of every pair",
-            "Points and 95 % interval, paired over images; one with 0 outside is a gain or loss.",
-            table(("pair", *METRICS.values()), _differences(results["differences"])),
+            "## Differences of pairs",
+            note,
+            table(("pair", *METRICS.values()), _differences(pairs)),
         ]
     if any(arm["sizes"] for arm in arms.values()):
         parts += [
@@ -96,7 +105,8 @@ def markdown(results: Mapping, timings: Mapping) -> str:
         "IoU in percent; the best of each row is bold, – is a class that does not occur.",
         table(("class", *code(arms)), [_class_row(label, arms) for label in labels]),
         f"### The classes lost against `{baseline}`",
-        "\n".join(_lost(results, name) for name in arms if name != baseline) or "No other arm.",
+        "\n".join(_lost(results, name) for name in arms if name != baseline and not is_bound(name))
+        or "No other method.",
     ]
     if timings:
         parts += [
@@ -106,66 +116,57 @@ def markdown(results: Mapping, timings: Mapping) -> str:
             f"Machine: {cell(timings.get('machine'))}.",
         ]
     parts += ["## Definitions", _DEFINITIONS.format(resamples=settings["resamples"])]
+    parts += ["Parts of an arm's name:", "\n".join(_meanings(arms))]
     return "\n\n".join(parts) + "\n"
 
 
-def _settings(results: Mapping) -> list[tuple[str, str]]:
-    images = results["images"]
-    counts = f"{images['listed']} listed, {images['asked']} asked for, {images['scored']} scored"
-    if images["asked"] < images["listed"]:
-        counts += " (a part of the split)"
-    rows = [("images", counts)]
-    for name, value in results["settings"].items():
-        if name == "protocol":
-            value = {**value, "words": _words(value)}
-            rows += [(f"protocol: {field}", _setting(v)) for field, v in value.items()]
-        elif name == "arms":
-            rows += _arm_settings(value)
-        else:
-            rows.append((cell(name), _setting(value)))
-    return [*rows, ("versions", cell(results["versions"])), ("commit", cell(results["commit"]))]
+def is_bound(arm: str) -> bool:
+    """Whether an arm is told the truth: no method, and out of competition."""
+    return arm in ORACLES
 
 
-def _arm_settings(arms: Mapping[str, Mapping]) -> list[tuple[str, str]]:
-    """What all dense maps and all final masks have in common, then what is each arm's own."""
-    own = {name: {} for name in arms}
-    rows = []
-    for part in ("dense", "final"):
-        found = {name: arm[part] for name, arm in arms.items() if arm.get(part)}
-        first = next(iter(found.values()), {})
-        shared = {k: v for k, v in first.items() if all(f[k] == v for f in found.values())}
-        if shared:
-            rows.append((f"all {part} maps", cell(shared)))
-        for name, values in found.items():
-            own[name] |= {k: v for k, v in values.items() if k not in shared}
-    for name, arm in arms.items():
-        own[name] |= {k: v for k, v in arm.items() if k not in ("dense", "final")}
-        if own[name]:
-            rows.append((f"arm {cell(name)}", cell(own[name])))
-    return rows
+def _result_note(results: Mapping) -> str:
+    arms, scored = results["arms"], results["images"]["scored"]
+    note = "In percent; the best of each column is bold."
+    if any(map(is_bound, arms)):
+        note += " Bounds are told parts of the truth and do not compete."
+    averaged = {name: arm.get("classes_averaged") for name, arm in arms.items()}
+    if len(set(averaged.values())) > 1:
+        counts = ", ".join(f"`{name}` {count}" for name, count in averaged.items())
+        note += (
+            " The arms' mIoU average different numbers of classes, as a class that is predicted "
+            f"but never true counts as 0: {counts}."
+        )
+    if scored < _FEW:
+        note += f" **{scored} images are too few for the intervals to mean much.**"
+    return note
 
 
-def _words(protocol: Mapping) -> Mapping[str, Sequence[str]] | Sequence[Sequence[str]]:
-    """The words by the name of their class."""
-    names, words = protocol.get("class_names"), protocol["words"]
-    return dict(zip(names, words, strict=True)) if names else words
+def _meanings(arms: Mapping[str, Mapping]) -> list[str]:
+    used = {part for arm in arms for part in (arm.split("+")[0], *_modifiers(arm))}
+    return [f"- `{part}`: {meaning}" for part, meaning in MEANING.items() if part in used]
 
 
-def _setting(value: object) -> str:
-    text = cell(value)
-    if len(text) <= _LONGEST:
-        return text
-    return f"{text[:_LONGEST].rstrip()} … ({len(text)} characters; whole in results.json)"
+def _modifiers(arm: str) -> list[str]:
+    return [f"+{word}" for word in arm.split("+")[1:]]
+
+
+def _bold_best(values: Mapping[str, str]) -> list[str]:
+    """Cells by arm, the best one bold; bounds do not compete."""
+    competing = {arm: text for arm, text in values.items() if not is_bound(arm)}
+    marked = dict(zip(competing, bold_best([*competing.values()]), strict=True))
+    return [marked.get(arm, text) for arm, text in values.items()]
 
 
 def _main_table(arms: Mapping[str, Mapping]) -> str:
     keys = (*METRICS, "mAcc", "aAcc")
-    columns = [bold_best([number(arm[key]) for arm in arms.values()]) for key in keys]
+    columns = [_bold_best({name: number(arm[key]) for name, arm in arms.items()}) for key in keys]
     for i, arm in enumerate(arms.values()):
         low, high = arm["mIoU_interval"] or (None, None)
         columns[0][i] += f" [{number(low)}, {number(high)}]"
     headings = ("arm", "mIoU [95 % interval]", "boundary IoU", "edge mIoU", "mAcc", "aAcc")
-    return table(headings, zip(code(arms), *columns, strict=True))
+    names = [f"`{arm}`" + " (bound)" * is_bound(arm) for arm in arms]
+    return table(headings, zip(names, *columns, strict=True))
 
 
 def _differences(pairs: Mapping[str, Mapping]) -> list[tuple[str, ...]]:
@@ -182,9 +183,9 @@ def _differences(pairs: Mapping[str, Mapping]) -> list[tuple[str, ...]]:
 
 def _sentences(results: Mapping, timings: Mapping) -> str:
     baseline = results["settings"]["baseline"]
-    others = [name for name in results["arms"] if name != baseline]
+    others = [name for name in results["arms"] if name != baseline and not is_bound(name)]
     if not others:
-        return f"`{baseline}` is the only arm; there is nothing to compare it with."
+        return f"There is no other method to compare `{baseline}` with."
     lines = [f"- {_sentence(results, timings, name)}" for name in others]
     intro = f"Against `{baseline}`, in points (95 % interval):"
     return "\n".join((intro, "", *lines))
@@ -247,8 +248,8 @@ def _size_table(arms: Mapping[str, Mapping]) -> str:
 
 
 def _class_row(label: str, arms: Mapping[str, Mapping]) -> list[str]:
-    values = [number(arm["per_class"][label], 1) for arm in arms.values()]
-    return [cell(label), *bold_best(values)]
+    values = {name: number(arm["per_class"][label], 1) for name, arm in arms.items()}
+    return [cell(label), *_bold_best(values)]
 
 
 def _lost(results: Mapping, arm: str) -> str:

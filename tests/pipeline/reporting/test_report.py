@@ -96,7 +96,7 @@ def test_main_table():
 
 def test_differences_in_words():
     results = make_results(ARMS, gains=GAINS)
-    rows = {row[0]: row[1:] for row in table(markdown(results, {}), "Differences of every pair")}
+    rows = {row[0]: row[1:] for row in table(markdown(results, {}), "Differences of pairs")}
     assert len(rows) == 1 + 6
     assert rows["`loftup - bilinear`"][0] == "+6.00 [+4.80, +7.30] gain"
     assert rows["`maskclip - bilinear`"][2] == "−6.00 [−7.20, −4.70] loss"

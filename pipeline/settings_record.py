@@ -1,0 +1,204 @@
+"""What predictions were made with: written beside them, checked before any are added.
+
+PREDICTIONS/<arm>/settings.json
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .arm_runner import ArmRunner
+from .arms import Arm
+from .distributed import Ranks
+from .result import write_atomically
+from .segmenter import versions
+
+ROOT = Path(__file__).resolve().parents[1]
+# Of this package, what predictions depend on; beside it, all of `models`.
+_MODULES = (
+    "arm_runner", "arms", "config", "guided", "masks", "oracles", "points", "prompts", "regions",
+    "segmenter",
+)  # fmt: skip
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+        ValueError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error})") from error
+
+
+def claim(
+    runner: ArmRunner, arms: Sequence[Arm], folder: Path, ranks: Ranks, *, overwrite: bool
+) -> None:
+    """Write what each arm is made with, or check it against what its folder was made with.
+
+    Raises:
+        ValueError: the folder holds predictions made with other settings.
+    """
+    problem = None
+    if ranks.rank == 0:
+        common = model_settings(runner)
+        try:
+            for arm in arms:
+                settings = json.loads(json.dumps(arm_settings(runner, arm, common)))  # as read back
+                _claim_arm(arm, settings, folder, overwrite=overwrite)
+        except (ValueError, OSError) as error:
+            problem = " ".join(str(error).split())
+    problem = ranks.gather(problem)[0]
+    if problem:
+        raise ValueError(problem)
+
+
+def _claim_arm(arm: Arm, settings: dict[str, Any], folder: Path, *, overwrite: bool) -> None:
+    place = folder / arm.name
+    file = place / "settings.json"
+    for leftover in place.glob(".*.tmp"):  # of a process that was killed while it wrote
+        leftover.unlink()
+    if overwrite:
+        for old in [*place.glob("*.png"), *place.glob("*.json")]:
+            old.unlink()
+    if not any(place.glob("*.png")):  # what a run wrote that made nothing binds nobody
+        write_atomically(file, (json.dumps(settings, indent=1, ensure_ascii=False) + "\n").encode())
+        return
+    if not file.exists():
+        raise ValueError(
+            f"{place} holds predictions but no settings.json: nobody knows what they were made "
+            "with; choose another --output, or add --overwrite"
+        )
+    found = _flat(read_json(file))
+    wanted = _flat(settings)
+    other = [k for k in {**wanted, **found} if found.get(k) != wanted.get(k)]
+    if other:
+        changes = "; ".join(f"{k}: {_short(found.get(k))}, now {_short(wanted.get(k))}"
+                            for k in other[:4])  # fmt: skip
+        raise ValueError(
+            f"the predictions in {place} were made with other settings ({changes}"
+            f"{'; …' if len(other) > 4 else ''}); choose another --output, or add --overwrite"
+        )
+
+
+def model_settings(runner: ArmRunner) -> dict[str, Any]:
+    """What all arms of a run have in common."""
+    segmentor = runner.segmentor
+    loftup = getattr(segmentor, "loftup", None)
+    return {
+        "preset": segmentor.preset.name,
+        "protocol": dataclasses.asdict(segmentor.protocol),
+        "weights": {
+            "clip": _fingerprint(segmentor.clip),
+            "loftup": loftup and _fingerprint(loftup),
+            "sam2": runner.sam and _fingerprint(runner.sam.model),
+        },
+        "device": device_name(segmentor.device),
+        # The last bits of a sum depend on how it is split over threads.
+        "threads": torch.get_num_threads() if segmentor.device.type == "cpu" else None,
+        "code": _code(),
+        "versions": versions(),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """Kind of device, and which GPU: other ones round differently."""
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return device.type
+
+
+def arm_settings(runner: ArmRunner, arm: Arm, common: dict[str, Any]) -> dict[str, Any]:
+    """What decides the predictions of one arm; only the models that it uses."""
+    used = {
+        "clip": arm.oracle is None,
+        "loftup": runner.uses_loftup(arm),
+        "sam2": arm.needs_sam,
+    }
+    weights = {name: value for name, value in common["weights"].items() if used[name]}
+    return common | {"weights": weights, "arm": runner.settings(arm)}
+
+
+def recorded_settings(folder: Path, arms: Sequence[str]) -> dict[str, Any]:
+    """What predictions were made with: what the arms share, `weights`, and `arms` by name.
+
+    Raises:
+        FileNotFoundError: an arm has no predictions.
+        ValueError: the arms' predictions come from different models, protocols or code.
+    """
+    found = {}
+    for name in arms:
+        try:
+            found[name] = read_json(folder / name / "settings.json")
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"no predictions of arm {name!r} in {folder}: run again without --score-only"
+            ) from error
+    first, shared = arms[0], {}
+    for key, value in found[first].items():
+        if key in ("arm", "weights"):
+            continue
+        for name in arms:
+            if found[name].get(key) != value:
+                raise ValueError(
+                    f"the predictions of arms {first!r} and {name!r} in {folder} differ in more "
+                    f"than the arm ({key}): they cannot be compared; predict both anew with "
+                    "--overwrite"
+                )
+        shared[key] = value
+    weights: dict[str, Any] = {}
+    for name in arms:
+        for model, value in found[name]["weights"].items():
+            if weights.setdefault(model, value) != value:
+                raise ValueError(
+                    f"the predictions of arm {name!r} in {folder} were made with other weights of "
+                    f"{model} than those of the arms before it: they cannot be compared; predict "
+                    "all anew with --overwrite"
+                )
+    return shared | {"weights": weights, "arms": {k: v["arm"] for k, v in found.items()}}
+
+
+def _fingerprint(module: nn.Module) -> str:
+    """SHA-256 of a network's weights, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def _code() -> str:
+    """SHA-256 of the code that makes predictions."""
+    digest = hashlib.sha256()
+    own = [ROOT / "pipeline" / f"{name}.py" for name in _MODULES]
+    for file in sorted([*ROOT.glob("models/*.py"), *own]):
+        digest.update(str(file.relative_to(ROOT)).encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined by dots."""
+    flat = {}
+    for key, item in value.items():
+        if isinstance(item, dict):
+            flat |= _flat(item, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = item
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else text[:39] + "…"
