@@ -130,7 +130,7 @@ def test_refusals(name, message):
 
 def test_lists_of_arms():
     assert [arm.name for arm in parse_arms(["loftup", "none+sam2"])] == ["loftup", "none+sam2"]
-    with pytest.raises(ValueError, match="no arms given; name some, e.g. none bilinear"):
+    with pytest.raises(ValueError, match=r"no arms given; name some, e\.g\. none bilinear"):
         parse_arms([])
     with pytest.raises(ValueError, match=r"arm 'none\+sam2' is given twice; remove one"):
         parse_arms(["none+sam2", "loftup", "none+sam2"])
@@ -234,10 +234,8 @@ def test_final_arms_are_what_the_segmenter_gives(name, changes, random_segmenter
     config = dataclasses.replace(random_segmenter.config, **changes)
     plain = Segmenter(segmentor, random_segmenter.sam, config)
     result = plain.segment(image, RANDOM_PROTOCOL.vocabulary())
-    assert len(result) > 3 and set(result.sources) == {
-        "sam2",
-        "region",
-    }  # else this would say little
+    # Else this would say little:
+    assert len(result) > 3 and set(result.sources) == {"sam2", "region"}
     assert (result.label_map == 0).any() and result.label_map.any()
     table = np.array([0, *(CLASSES.index(name) + 1 for name in RANDOM_NAMES)])
     assert np.array_equal(found.labels, table[result.label_map])

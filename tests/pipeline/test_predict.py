@@ -256,7 +256,7 @@ def test_other_threads_are_refused(dataset, runner, folder):
 def test_a_refusal_claims_nothing_for_other_arms(dataset, runner, folder):
     # A new arm beside one that is refused must not be bound to the settings refused.
     other = variant(runner, min_confidence=0.3)
-    with pytest.raises(ValueError, match="final.min_confidence"):
+    with pytest.raises(ValueError, match=r"final\.min_confidence"):
         go(dataset, other, folder, "none+sam2", "loftup+sam2")
     assert go(dataset, runner, folder, "none+sam2", "loftup+sam2") == []
     assert read_prediction(folder, "none+sam2", "2007_1")[0].shape == SIZES["2007_1"]
@@ -350,14 +350,11 @@ def test_processes_share_the_images(dataset, runner, predicted, tmp_path):
 
 def test_settings_on_record(dataset, runner, folder, monkeypatch):
     found = recorded_settings(folder, ARMS)
-    assert found["arms"].keys() == set(ARMS) and found["weights"].keys() == {
-        "clip",
-        "loftup",
-        "sam2",
-    }
+    assert found["arms"].keys() == set(ARMS)
+    assert found["weights"].keys() == {"clip", "loftup", "sam2"}
     assert found["arms"]["loftup+sam2"]["final"]["min_confidence"] == 0.4
     assert found["preset"] == "random" and found["protocol"]["name"] == "random-voc"
-    with pytest.raises(FileNotFoundError, match="no predictions of arm 'none' in .*score-only"):
+    with pytest.raises(FileNotFoundError, match=r"no predictions of arm 'none' in .*score-only"):
         recorded_settings(folder, ["bilinear", "none"])
     # Another code's predictions stand beside these, but cannot be compared with them.
     monkeypatch.setattr(pipeline.predict, "_code", lambda: "0123456789abcdef")
