@@ -65,5 +65,7 @@ def join_ranks(device: str | None = None) -> Iterator[Ranks]:
     # Shares take unequal time: the first to finish waits for the last, not for half an hour. Should
     # a process die, the launcher ends the others.
     dist.init_process_group(backend, timeout=timedelta(days=7))
-    yield Ranks(dist.get_rank(), dist.get_world_size(), chosen)
-    dist.destroy_process_group()  # not after an error: it could wait for processes still at work
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size(), chosen)
+    finally:
+        dist.destroy_process_group()

@@ -10,7 +10,8 @@ from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
 from models.presets import AutomaticMasks
 from models.protocols import PROTOCOLS
 from models.sclip_segmentor import SCLIPSegmentor
-from pipeline.arms import MODIFIERS, ORACLES, UPSAMPLERS, ArmRunner, parse_arm, parse_arms
+from pipeline.arm_runner import ArmRunner
+from pipeline.arms import MODIFIERS, ORACLES, UPSAMPLERS, parse_arm, parse_arms
 from pipeline.config import PipelineConfig
 from pipeline.segmenter import Segmenter
 from pipeline.voc import CLASSES, Truth

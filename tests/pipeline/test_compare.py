@@ -25,7 +25,7 @@ def result(label_map, dense_map=None, *, timings=STAGES, prompts=4, names=NAMES)
     dense_map = label_map if dense_map is None else np.array(dense_map, np.uint8)
     empty = Segmentation.empty(label_map.shape, names, timings=timings)
     return dataclasses.replace(
-        empty, label_map=label_map, dense_map=dense_map, settings={"prompts": prompts}
+        empty, label_map=label_map, dense_map=dense_map, settings={"prompts": prompts, "loftup_share": 0.5}
     )
 
 
@@ -87,6 +87,7 @@ def test_table_by_hand():
     for row in (
         "bilinear LoftUp",
         "prompts 128 0",
+        "LoftUp's share of the scores, % 0 50",
         "masks 0 0",
         "fewer prompts than the 32x32 grid, % 87.5 100.0",
         "seconds, clip 2.00 3.00",

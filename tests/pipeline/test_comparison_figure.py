@@ -25,7 +25,7 @@ TITLE = 68
 
 
 def comparison_of(without: Segmentation, with_loftup: Segmentation) -> Comparison:
-    settings = {"prompts": 3}
+    settings = {"prompts": 3, "loftup_share": 0.5}
     one, other = (dataclasses.replace(r, settings=settings) for r in (without, with_loftup))
     return Comparison(without=one, with_loftup=other, metrics=measure(one, other))
 

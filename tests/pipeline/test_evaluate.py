@@ -13,10 +13,12 @@ import torch
 
 from models.protocols import PROTOCOLS, Protocol
 from models.sclip_segmentor import SCLIPSegmentor
-from pipeline.arms import ArmRunner, parse_arms
+from pipeline.arm_runner import ArmRunner
+from pipeline.arms import parse_arms
 from pipeline.distributed import Ranks
 from pipeline.evaluate import evaluate_on_pascal_voc, image_table, results, score, voc_protocol
 from pipeline.predict import Failure, predict
+from pipeline.result import encode_rle
 from pipeline.voc import IGNORE, LABELS, VocDataset
 
 from .voc_folders import RANDOM_PROTOCOL, blocks, cut_short, write_prediction, write_voc
@@ -201,7 +203,7 @@ def of_benchmark(noise, random_segmenter, tmp_path_factory) -> dict:
 KEYS = {
     "mIoU", "boundary_IoU", "edge_mIoU", "mAcc", "aAcc", "mIoU_interval", "boundary_IoU_interval",
     "edge_mIoU_interval", "per_class", "per_class_boundary", "per_class_accuracy", "sizes",
-    "confusion", "images", "timings",
+    "classes_averaged", "confusion", "images", "timings",
 }  # fmt: skip
 
 
@@ -299,3 +301,41 @@ def test_bad_input(noise, random_segmenter, tmp_path):
         evaluate_on_pascal_voc(random_segmenter, noise.root, "test")
     with pytest.raises(ValueError, match="limit must be at least 1 image, got 0"):
         evaluate_on_pascal_voc(random_segmenter, noise.root, limit=0)
+
+
+def test_segmentors_of_ones_own(noise, random_preset, tmp_path):
+    """`dense` may be overridden as a whole; `predict_dense` knows no protocol."""
+
+    class Blind(SCLIPSegmentor):
+        def dense(self, image, vocabulary, **settings):
+            found = super().dense(image, vocabulary, **settings)
+            found.labels[:] = len(vocabulary)  # all background
+            return found
+
+    class Other(SCLIPSegmentor):
+        def predict_dense(self, *arguments, **settings):
+            return super().predict_dense(*arguments, **settings)
+
+    settings = {"preset": random_preset, "verbose": False}
+    found = evaluate_on_pascal_voc(Blind("cpu", **settings), noise.root, protocol=RANDOM_PROTOCOL)
+    assert found["per_class"]["background"] == found["aAcc"] < 100
+    with pytest.raises(ValueError, match="Other overrides predict_dense, which knows no protocol"):
+        evaluate_on_pascal_voc(Other("cpu", **settings), noise.root, protocol=RANDOM_PROTOCOL)
+
+
+def test_clicks_on_the_background_count_also_without_background_words(tmp_path):
+    truth = blocks((40, 60), (12, 0, 0, 20, 30))  # a dog, top left
+    dataset = write_voc(tmp_path / "VOC2012", {"one": truth})
+    mask = np.zeros((40, 60), bool)
+    mask[:20] = True
+    record = {
+        "label": 12, "score": 0.9, "source": "sam2", "points": [[5, 5], [50, 5]],
+        "segmentation": encode_rle(mask),
+    }  # fmt: skip
+    folder = tmp_path / "predictions"
+    write_prediction(folder, "a", "one", np.full((40, 60), 12), prompts=1, masks=[record])
+    scores, _ = score(dataset, ["a"], folder, background=False)
+    found = scores["a"].summary()
+    assert found["mIoU"] == found["aAcc"] == 100  # background is not scored, ...
+    assert found["prompts"]["points_on_class"] == 50  # ... but it is no dog
+    assert found["prompts"]["true_iou"] == 50

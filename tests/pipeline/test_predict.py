@@ -12,13 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
-import pipeline.predict
-from pipeline.arms import ArmRunner, parse_arms
+import pipeline.settings_record
+from pipeline.arm_runner import ArmRunner
+from pipeline.arms import parse_arms
 from pipeline.distributed import Ranks
 from pipeline.index_png import write_index_png
 from pipeline.palette import voc_palette
-from pipeline.predict import predict, read_prediction, recorded_settings
+from pipeline.predict import predict, read_prediction
 from pipeline.result import decode_rle
+from pipeline.settings_record import recorded_settings
 from pipeline.voc import CLASSES, VocDataset
 
 from .voc_folders import RANDOM_NAMES, RANDOM_PROTOCOL, blocks, coloured_noise, cut_short, write_voc
@@ -112,10 +114,10 @@ def test_files(made, runner, predicted):
             labels, record = read_prediction(predicted, arm.name, name)
             assert np.array_equal(labels, prediction.labels)
             assert set(np.unique(labels)) <= {0, *(CLASSES.index(n) + 1 for n in RANDOM_NAMES)}
-            assert record["image_sha256"] == digest
+            assert record["sha256"] == digest
             assert list(record["seconds"]) == list(prediction.seconds)
             if not arm.final:
-                assert record.keys() == {"image_sha256", "seconds"}
+                assert record.keys() == {"sha256", "seconds"}
                 continue
             assert record["prompts"] == prediction.prompts > 0
             for one, other in zip(record["masks"], prediction.masks, strict=True):
@@ -239,7 +241,7 @@ def test_other_settings_are_refused(dataset, runner, folder, monkeypatch):
     assert_refused(
         '(arm.dense.attention: "csa", now "vanilla")', dataset, other, folder, "bilinear"
     )
-    monkeypatch.setattr(pipeline.predict, "_code", lambda: "0123456789abcdef")
+    monkeypatch.setattr(pipeline.settings_record, "_code", lambda: "0123456789abcdef")
     assert_refused(', now "0123456789abcdef")', dataset, runner, folder, "bilinear")
 
 
@@ -293,9 +295,30 @@ def test_predictions_of_unknown_origin_are_refused(dataset, runner, folder):
 def test_another_image_of_that_name_is_refused(dataset, runner, folder):
     Image.fromarray(coloured_noise(9, SIZES["2007_2"])).save(dataset.image_path("2007_2"))
     text = assert_refused(
-        "2007_2.png was predicted from another image than", dataset, runner, folder
+        "2007_2.png was predicted from another image or truth than", dataset, runner, folder
     )
     assert str(dataset.image_path("2007_2")) in text
+
+
+def test_a_bound_is_refused_where_the_truth_has_changed(dataset, runner, tmp_path):
+    folder = tmp_path / "new"
+    assert go(dataset, runner, folder, "bilinear", "oracle-points") == []
+    assert go(dataset, runner, folder, "bilinear", "oracle-points") == []
+    labels = dataset.load_labels("2007_2")
+    write_index_png(dataset.root / "SegmentationClass" / "2007_2.png", labels[::-1].copy())
+    assert_refused("oracle-points/2007_2.png was pred", dataset, runner, folder, "oracle-points")
+    assert go(dataset, runner, folder, "bilinear") == []  # which was not told it
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"a": 1}'])
+def test_a_prediction_without_a_sound_record_is_made_again(dataset, runner, folder, runs, damage):
+    record = folder / "bilinear" / "2007_2.json"
+    before = read_prediction(folder, "bilinear", "2007_2")[0]
+    record.write_text(damage) if damage else record.unlink()
+    assert go(dataset, runner, folder) == []
+    assert runs == [(SIZES["2007_2"], ["bilinear"])]
+    labels, found = read_prediction(folder, "bilinear", "2007_2")
+    assert np.array_equal(labels, before) and found.keys() == {"sha256", "seconds"}
 
 
 def test_images_that_cannot_be_read(dataset, runner, predicted, tmp_path, caplog):
@@ -305,7 +328,7 @@ def test_images_that_cannot_be_read(dataset, runner, predicted, tmp_path, caplog
     failed = go(dataset, runner, folder)
     assert [failure.id for failure in failed] == ["2007_1", "2007_3"]
     assert "truncated" in failed[0].error and "2007_1.jpg" in failed[0].error
-    assert "2007_3.jpg" in failed[1].error
+    assert failed[1].error.startswith("not found: ") and "2007_3.jpg" in failed[1].error
     assert all("\n" not in failure.error for failure in failed)
     assert [record.getMessage() for record in caplog.records] == [
         f"{failure.id}: {failure.error}" for failure in failed
@@ -357,10 +380,22 @@ def test_settings_on_record(dataset, runner, folder, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"no predictions of arm 'none' in .*score-only"):
         recorded_settings(folder, ["bilinear", "none"])
     # Another code's predictions stand beside these, but cannot be compared with them.
-    monkeypatch.setattr(pipeline.predict, "_code", lambda: "0123456789abcdef")
+    monkeypatch.setattr(pipeline.settings_record, "_code", lambda: "0123456789abcdef")
     assert go(dataset, runner, folder, "none") == []
     with pytest.raises(ValueError, match=r"'bilinear' and 'none' in .* differ .*\(code\)"):
         recorded_settings(folder, ["bilinear", "none"])
+
+
+def test_arms_of_other_weights_are_not_compared(dataset, runner, folder):
+    other = copy.copy(runner)
+    other.segmentor = copy.copy(runner.segmentor)
+    other.segmentor.loftup = copy.deepcopy(runner.segmentor.loftup)
+    with torch.no_grad():
+        next(other.segmentor.loftup.parameters()).view(-1)[0] += 1
+    assert go(dataset, other, folder, "loftup") == []
+    assert recorded_settings(folder, ["bilinear", "loftup"])["weights"].keys() == {"clip", "loftup"}
+    with pytest.raises(ValueError, match=r"arm 'loftup' in .* other weights of loftup .*overwrite"):
+        recorded_settings(folder, [*ARMS, "loftup"])
 
 
 def test_reading_a_prediction(folder):

@@ -58,7 +58,7 @@ def write_prediction(
 ) -> None:
     """A prediction as `pipeline.predict` writes it."""
     write_index_png(folder / arm / f"{name}.png", labels.astype(np.uint8))
-    record = {"image_sha256": "0", "seconds": {"clip": 0.5}} | record
+    record = {"sha256": "0", "seconds": {"clip": 0.5}} | record
     (folder / arm / f"{name}.json").write_text(json.dumps(record))
 
 
