@@ -1,11 +1,14 @@
 """Arms: what their names mean, and that sharing work changes nothing about their answers."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
 import torch
 
+import models.loftup_sclip_segmentor
+import models.sclip_segmentor
 from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
 from models.presets import AutomaticMasks
 from models.protocols import PROTOCOLS
@@ -179,7 +182,10 @@ DENSE_ARMS = {
 }
 
 
-def test_dense_arms_are_what_the_plain_way_gives(random_preset, runner, image):
+def test_dense_arms_are_what_the_plain_way_gives(random_preset, runner, image, monkeypatch):
+    for module in (models.sclip_segmentor, models.loftup_sclip_segmentor):  # read files once
+        for name in {"load_clip", "load_loftup"} & vars(module).keys():
+            monkeypatch.setattr(module, name, functools.cache(getattr(module, name)))
     # All in one run: nothing that they share may leak from one to the next.
     found = run(runner, image, *DENSE_ARMS)
     for name, settings in DENSE_ARMS.items():

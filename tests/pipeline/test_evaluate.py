@@ -100,7 +100,7 @@ def test_without_background(dataset, folder):
 
 def test_table_of_images(dataset, folder):
     masks = [{"label": 12, "score": 0.5, "source": "sam2", "points": [[0, 15]],
-              "segmentation": {"size": [20, 10], "counts": "T6"}}]  # fmt: skip
+              "segmentation": encode_rle(TRUTH["small"] == 12)}]  # fmt: skip
     write_prediction(folder, "right", "small", TRUTH["small"], prompts=3, masks=masks)
     text = image_table(score(dataset, ["half", "right"], folder)[0])
     assert text.splitlines()[0] == "id,arm,mIoU,boundary_IoU,edge_mIoU,aAcc,prompts,masks"

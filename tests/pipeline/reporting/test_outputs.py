@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from pipeline.reporting.outputs import commit, readable_json, write_outputs
+from pipeline.result import encode_rle
 from pipeline.voc import IGNORE, LABELS, VocDataset
 
 from ..voc_folders import RANDOM_PROTOCOL, blocks, cut_short, write_prediction, write_voc
@@ -46,7 +47,7 @@ def output(tmp_path) -> Path:
         coarse = np.roll(right, 4, axis=1)
         masks = [
             {"label": 12, "score": 0.8, "source": "sam2", "points": [[10, 10]],
-             "segmentation": {"size": list(truth.shape), "counts": "0"}}
+             "segmentation": encode_rle(right == 12)}
         ]  # fmt: skip
         for arm, labels, prompts in (
             ("bilinear", coarse, {}), ("loftup", right, {}), ("twin", coarse, {}),
