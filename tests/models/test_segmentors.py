@@ -292,7 +292,9 @@ def test_sam_votes(sharp, image, of_sclip, monkeypatch):
     assert len(np.unique(of_sclip[0][mask])) > 1
     seen = []
     record = {"segmentation": mask}
-    monkeypatch.setattr(Sam2Masks, "automatic", lambda self, given, _: seen.append(given) or [record])
+    monkeypatch.setattr(
+        Sam2Masks, "automatic", lambda self, given, _: seen.append(given) or [record]
+    )
     segmentor = SCLIPSegmentor("cpu", preset=sharp, use_sam=True)
     seg_map, logits, _ = predict_all(segmentor, image)
     assert np.array_equal(seen[0], image)  # at its own size, not at CLIP's

@@ -25,7 +25,10 @@ def result(label_map, dense_map=None, *, timings=STAGES, prompts=4, names=NAMES)
     dense_map = label_map if dense_map is None else np.array(dense_map, np.uint8)
     empty = Segmentation.empty(label_map.shape, names, timings=timings)
     return dataclasses.replace(
-        empty, label_map=label_map, dense_map=dense_map, settings={"prompts": prompts, "loftup_share": 0.5}
+        empty,
+        label_map=label_map,
+        dense_map=dense_map,
+        settings={"prompts": prompts, "loftup_share": 0.5},
     )
 
 
