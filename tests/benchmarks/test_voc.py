@@ -127,7 +127,8 @@ def test_what_a_run_gives(finished, made, capsys, tmp_path):
     for name, content in files(finished / "predictions").items():
         assert (output / "predictions" / name).read_bytes() == content
     results = json.loads((output / "results.json").read_text(encoding="utf-8"))
-    assert results["images"] == {"listed": 5, "asked": 5, "scored": 5, "failed": []}
+    counts = {"listed": 5, "asked": 5, "scored": 5, "official": 1449, "failed": []}
+    assert results["images"] == counts
     assert list(results["arms"]) == list(NAMES) and len(results["differences"]) == 3
     settings = results["settings"]
     assert settings["preset"] == "tiny" and settings["baseline"] == "bilinear"

@@ -86,7 +86,7 @@ def test_all_files(dataset, output):
     assert data["settings"]["protocol"]["name"] == "random-voc" and data["settings"]["threads"] == 1
     assert data["settings"]["weights"] == {"clip": "0"} and data["versions"] == {"python": "3.11"}
     assert set(data["settings"]["arms"]) == set(ARMS)
-    assert data["images"] == {"listed": 3, "asked": 3, "scored": 3, "failed": []}
+    assert data["images"] == {"listed": 3, "asked": 3, "scored": 3, "official": 1449, "failed": []}
     assert data["arms"]["loftup"]["mIoU"] == 100 > data["arms"]["bilinear"]["mIoU"]
     assert data["arms"]["twin"] == data["arms"]["bilinear"]
     assert ("prompts" in data["arms"]["loftup+sam2"]) and "prompts" not in data["arms"]["loftup"]
