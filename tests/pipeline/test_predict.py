@@ -173,6 +173,26 @@ def test_what_a_killed_process_left_is_removed(dataset, runner, folder):
     assert contents(folder) == before
 
 
+@pytest.mark.parametrize("write", ["write_atomically", "write_index_png"])
+def test_stopped_between_two_files(write, dataset, runner, predicted, tmp_path, monkeypatch):
+    folder, original = tmp_path / "new", getattr(pipeline.predict, write)
+
+    def stop(path, content):
+        if path.stem == "2007_2":
+            raise KeyboardInterrupt
+        original(path, content)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pipeline.predict, write, stop)
+        go(dataset, runner, folder)
+    # A PNG without its JSON would look finished.
+    for png in folder.rglob("*.png"):
+        assert png.with_suffix(".json").exists()
+    assert go(dataset, runner, folder) == []
+    for name in predicted.rglob("*.png"):
+        assert (folder / name.relative_to(predicted)).read_bytes() == name.read_bytes()
+
+
 def test_later_arms_and_images_join(dataset, runner, predicted, folder, runs):
     shutil.rmtree(folder / "bilinear")
     listing = dataset.root / "ImageSets/Segmentation/val.txt"
