@@ -94,6 +94,8 @@ def _run(args: argparse.Namespace) -> int:
     for option in ("threads", "resamples"):
         if getattr(args, option) < 1:
             raise ValueError(f"--{option} must be at least 1, got {getattr(args, option)}")
+    if args.score_only and args.overwrite:
+        raise ValueError("--overwrite makes predictions and --score-only none; give one of them")
     arms = parse_arms(args.arms)
     baseline = args.baseline or ("bilinear" if "bilinear" in args.arms else args.arms[0])
     if baseline not in args.arms:

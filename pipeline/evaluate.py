@@ -78,7 +78,11 @@ def score(
             scored = np.where(scored == 0, np.uint8(IGNORE), scored)
         for name in arms:
             predicted, record = read_prediction(folder, name, image_id)
-            image_scores = score_image(scored, predicted, truth.objects)
+            try:
+                image_scores = score_image(scored, predicted, truth.objects)
+            except ValueError as error:
+                png, _ = prediction_files(folder, name, image_id)
+                raise ValueError(f"{png}: {error}") from error
             scores[name].add(image_id, image_scores, record, truth)
     if len(left_out) == len(dataset.ids):
         first = min(left_out.values())

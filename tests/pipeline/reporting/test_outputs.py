@@ -97,7 +97,7 @@ def test_all_files(dataset, output):
     timings = json.loads((output / "timings.json").read_text())
     stage = dict.fromkeys(("median", "q25", "q75", "mean"), 0.5)
     assert timings["arms"] == {arm: {"clip": stage} for arm in ARMS}
-    assert timings["machine"]["processes"] == 1
+    assert "processes" not in timings["machine"]  # nobody said how many made them
     rows = list(csv.DictReader((output / "images.csv").open()))
     assert len(rows) == 3 * len(ARMS) and [row["arm"] for row in rows[:4]] == ARMS
     assert {row["mIoU"] for row in rows if row["id"] == "void"} == {""}
