@@ -9,7 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from ..arms import ORACLES
+
 METRICS = {"mIoU": "mIoU", "boundary_IoU": "boundary IoU", "edge_mIoU": "edge mIoU"}
+
+
+def is_bound(arm: str) -> bool:
+    """Whether an arm is told the truth: no method, and out of competition."""
+    return arm in ORACLES
 
 
 def missing(value: object) -> bool:

@@ -14,13 +14,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..result import write_atomically
-from .numbers import METRICS, class_differences, missing, number, seconds, signed, stages
+from .numbers import (
+    METRICS,
+    class_differences,
+    is_bound,
+    missing,
+    number,
+    seconds,
+    signed,
+    stages,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GREY, BLUE, VERMILLION = "#9a9ca1", "#0072b2", "#d55e00"
+GREY, BLUE, VERMILLION, PALE = "#9a9ca1", "#0072b2", "#d55e00", "#a6cee3"
 _STAGES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#9a9ca1")
 _INK = "#1c1c1e"
 _DPI = 110
@@ -81,7 +90,10 @@ def _arms(results: Mapping) -> Figure:
 
 
 def _baseline_note(results: Mapping) -> str:
-    return f"Grey bar and dotted line: the baseline, {results['settings']['baseline']}"
+    note = f"Grey bar and dotted line: the baseline, {results['settings']['baseline']}"
+    if any(map(is_bound, results["arms"])):
+        note += ". Pale bars: bounds, told parts of the truth"
+    return note
 
 
 def _bars(
@@ -94,7 +106,8 @@ def _bars(
     ends = []
     for y, (arm, value) in enumerate(values.items()):
         known = 0.0 if missing(value) else value
-        axes.barh(y, known, height=0.72, color=GREY if arm == baseline else BLUE)
+        color = GREY if arm == baseline else PALE if is_bound(arm) else BLUE
+        axes.barh(y, known, height=0.72, color=color)
         ends.append(known)
         low, high = intervals.get(arm) or (None, None)
         if not (missing(low) or missing(high)):

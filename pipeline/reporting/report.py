@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..arms import MEANING, ORACLES
+from ..arms import MEANING
 from .markdown import bold_best, cell, code, table
 from .numbers import (
     METRICS,
     class_differences,
     difference,
+    is_bound,
     number,
     seconds,
     signed,
@@ -118,11 +119,6 @@ def markdown(results: Mapping, timings: Mapping) -> str:
     parts += ["## Definitions", _DEFINITIONS.format(resamples=settings["resamples"])]
     parts += ["Parts of an arm's name:", "\n".join(_meanings(arms))]
     return "\n\n".join(parts) + "\n"
-
-
-def is_bound(arm: str) -> bool:
-    """Whether an arm is told the truth: no method, and out of competition."""
-    return arm in ORACLES
 
 
 def _result_note(results: Mapping) -> str:
