@@ -1,0 +1,243 @@
+"""The networks whose features LoftUp learns to upsample, all behind one small class.
+
+    tiny, vit-b16               the CLIP of a preset, see `models.presets`
+    open_clip:NAME_OR_FOLDER    a CLIP of open_clip's classes with a checkpoint of one's own
+    timm:NAME                   a ViT of timm (DINOv2, DINOv3, …), weights from the hub's cache
+
+Shapes: B images, C channels, h×w cells, H×W pixels, multiples of the patch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models.clip_dense import ATTENTIONS, dense_features, visual_tower
+from models.presets import PRESETS, ClipPreset, Source, get_preset
+from models.weights import (
+    Tokenizer,
+    WeightsNotFoundError,
+    build_clip,
+    load_clip,
+    load_strictly,
+    read_state_dict,
+    resolve,
+)
+
+CLIP_WEIGHTS = "open_clip_model.safetensors"  # beside a folder's open_clip_config.json
+
+
+@dataclass(frozen=True)
+class TextSide:
+    """What tells features by words: a CLIP whose joint space they live in."""
+
+    clip: nn.Module
+    tokenizer: Tokenizer
+
+    @property
+    def scale(self) -> float:
+        """What CLIP multiplies cosines by."""
+        return self.clip.logit_scale.exp().item()
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen network that gives every patch of an image a vector.
+
+    Attributes:
+        name: what it was built from, with the attention variant.
+        dim: C.
+        patch: side of a patch, pixels.
+        mean, std: normalisation of its input, for values in 0…1.
+        model: the network, in eval mode.
+        encode: normalised images (B, 3, H, W) -> (B, C, h, w).
+        text: None where the features cannot be compared with words.
+    """
+
+    name: str
+    dim: int
+    patch: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    model: nn.Module
+    encode: Callable[[Tensor], Tensor]
+    text: TextSide | None = None
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 to the network's input."""
+        mean, std = (
+            torch.tensor(values, device=images.device).view(3, 1, 1)
+            for values in (self.mean, self.std)
+        )
+        return (images.float() / 255 - mean) / std
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 -> (B, C, h, w) float32, before any normalisation of the features."""
+        return self.encode(self.normalise(images)).float()
+
+    def check_side(self, side: int) -> None:
+        """ValueError unless images of this side have whole patches."""
+        if side % self.patch:
+            near = max(1, round(side / self.patch)) * self.patch
+            raise ValueError(
+                f"side {side} is no multiple of the {self.patch}-pixel patches of {self.name}; "
+                f"use for example --side {near}"
+            )
+
+
+def build_backbone(
+    spec: str,
+    *,
+    attention: str | None = None,
+    checkpoint: Path | None = None,
+    random_weights: bool = False,
+    device: torch.device | str = "cpu",
+) -> Backbone:
+    """Build and load a backbone.
+
+    Args:
+        spec: see the module's docstring.
+        attention: variant of CLIP's last block, one of `ATTENTIONS`; None is "csa".
+        checkpoint: weights file; None takes the preset's, the folder's or the hub's.
+        random_weights: load nothing (for tests and dry runs).
+        device: where it computes.
+
+    Raises:
+        ValueError: unknown name, not a ViT, or options that do not go together.
+        FileNotFoundError: weights are missing (`models.weights.WeightsNotFoundError` as well).
+        models.weights.WeightsError: they do not fit.
+    """
+    if checkpoint is not None and random_weights:
+        raise ValueError("--checkpoint and --random-weights exclude each other: drop one")
+    if checkpoint is not None and not checkpoint.is_file():
+        raise FileNotFoundError(f"checkpoint {checkpoint} does not exist: give a weights file")
+    kind, _, name = spec.partition(":")
+    if kind == "timm" and name:
+        if attention is not None:
+            raise ValueError(f"--attention {attention} is for CLIP, {spec} has one way: drop it")
+        return _timm(spec, name, checkpoint, random_weights, device)
+    if attention is not None and attention not in ATTENTIONS:
+        raise ValueError(f"unknown attention {attention!r}; valid: {', '.join(ATTENTIONS)}")
+    if kind == "open_clip" and name:
+        preset = _custom_clip(name, checkpoint, random_weights)
+    elif spec in PRESETS:
+        preset = get_preset(spec).clip
+        if checkpoint is not None:
+            preset = dataclasses.replace(preset, source=Source(path=checkpoint))
+    else:
+        raise ValueError(
+            f"unknown backbone {spec!r}; valid: {', '.join(PRESETS)}, timm:NAME, "
+            "open_clip:NAME or open_clip:FOLDER"
+        )
+    return _clip(spec, preset, attention or "csa", random_weights, device)
+
+
+def _custom_clip(name: str, checkpoint: Path | None, random_weights: bool) -> ClipPreset:
+    folder = Path(name)
+    architecture: str | Path = name
+    if folder.is_dir():
+        if not (folder / "open_clip_config.json").is_file():
+            raise FileNotFoundError(f"folder {folder} holds no open_clip_config.json")
+        architecture = folder
+        if checkpoint is None and (folder / CLIP_WEIGHTS).is_file():
+            checkpoint = folder / CLIP_WEIGHTS
+    if checkpoint is None and not random_weights:
+        raise ValueError(f"open_clip:{name} needs its weights: add --checkpoint FILE")
+    return ClipPreset(architecture=architecture, features=name, source=Source(path=checkpoint))
+
+
+def _clip(
+    spec: str, preset: ClipPreset, attention: str, random_weights: bool, device: torch.device | str
+) -> Backbone:
+    clip, tokenizer = build_clip(preset.architecture) if random_weights else load_clip(preset)
+    clip.to(device).eval().requires_grad_(False)
+    visual = visual_tower(clip)
+    patch = _square_patch(spec, visual.patch_size)
+    return Backbone(
+        name=f"{spec} ({attention})",
+        dim=visual.ln_post.normalized_shape[0] if visual.proj is None else visual.proj.shape[1],
+        patch=patch,
+        mean=visual.image_mean,
+        std=visual.image_std,
+        model=clip,
+        encode=functools.partial(dense_features, clip, attention=attention),
+        text=TextSide(clip, tokenizer),
+    )
+
+
+def _timm(
+    spec: str, name: str, checkpoint: Path | None, random_weights: bool, device: torch.device | str
+) -> Backbone:
+    import timm
+
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name.split('.')[0][:16]}*")[:3]
+        hint = f"; near it: {', '.join(near)}" if near else "; see timm.list_models('vit_*')"
+        raise ValueError(f"unknown timm model {name!r}{hint}")
+    try:
+        model = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True)
+        prefix, patch_size = model.num_prefix_tokens, model.patch_embed.patch_size
+    except (TypeError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{name} is not a ViT with patch tokens ({reason}); use a vit_…"
+        ) from error
+    if not random_weights:
+        _load_timm(model, name, checkpoint)
+    model.to(device).eval().requires_grad_(False)
+    patch = _square_patch(spec, patch_size)
+
+    def encode(images: Tensor) -> Tensor:
+        h, w = images.shape[2] // patch, images.shape[3] // patch
+        tokens = model.forward_features(images)[:, prefix:]  # (B, h·w, C)
+        return tokens.transpose(1, 2).unflatten(2, (h, w))
+
+    return Backbone(
+        name=spec,
+        dim=model.num_features,
+        patch=patch,
+        mean=tuple(model.pretrained_cfg["mean"]),
+        std=tuple(model.pretrained_cfg["std"]),
+        model=model,
+        encode=encode,
+    )
+
+
+def _load_timm(model: nn.Module, name: str, checkpoint: Path | None) -> None:
+    """Load a file, or the published weights from the hub's cache, strictly."""
+    published = model.pretrained_cfg
+    if checkpoint is None:
+        if not published.get("hf_hub_id"):
+            raise ValueError(f"timm names no weights for {name}: add its tag, or --checkpoint FILE")
+        files = ("model.safetensors", "pytorch_model.bin")
+        try:
+            checkpoint = resolve(Source(repo_id=published["hf_hub_id"], filenames=files))
+        except WeightsNotFoundError as error:
+            raise WeightsNotFoundError(
+                f"weights missing: {published['hf_hub_id']} is not in the Hugging Face cache and "
+                "could not be downloaded; run once with network, or add --checkpoint FILE"
+            ) from error
+    state = read_state_dict(checkpoint)
+    # What timm itself does between a published file and its own names; then the classifier goes.
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    state = convert(state, model) if convert else state
+    heads = published.get("classifier") or ()
+    heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+    state = {k: v for k, v in state.items() if not k.startswith(heads)}
+    load_strictly(model, state, checkpoint)
+
+
+def _square_patch(spec: str, patch_size: tuple[int, int]) -> int:
+    if patch_size[0] != patch_size[1]:
+        raise ValueError(
+            f"{spec} has patches of {patch_size} pixels; LoftUp training wants squares"
+        )
+    return patch_size[0]
