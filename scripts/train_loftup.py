@@ -137,7 +137,7 @@ def check(args: argparse.Namespace, config: LoftUpConfig) -> None:
     """Refuse what does not go together; ValueError in one line."""
     if (args.steps is None) == (args.minutes is None):
         raise ValueError("say how long to train: --steps N or --minutes M (one of the two)")
-    if (args.steps or args.minutes) < 0 or args.steps == 0 or args.minutes == 0:
+    if (args.steps if args.minutes is None else args.minutes) <= 0:
         raise ValueError("--steps and --minutes must be above 0")
     if args.accelerate and args.minutes is not None:
         raise ValueError("--accelerate needs --steps: processes must stop at the same one")

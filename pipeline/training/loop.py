@@ -31,8 +31,8 @@ class Run:
         state: name → object with `state_dict` / `load_state_dict` (model, optimizer, average).
         minutes: the budget, over all resumed parts.
         total: the budget in steps; give one of the two.
-        rng: generator of the training data; its state is saved with the rest. None where a step's
-            data follow from its number.
+        rng: generator of the training data; its state and torch's are saved with the rest. None
+            where all chance in a step follows from its number.
         resume: continue from `last.pt`.
         writes: this process keeps the files (one of several).
         agree: makes what one process wants (to stop) what all do.
@@ -68,7 +68,7 @@ class Run:
             self.step, self._spent = saved["step"], saved["spent"]
             if rng is not None:
                 rng.bit_generator.state = saved["rng"]
-            torch.set_rng_state(saved["torch_rng"])
+                torch.set_rng_state(saved["torch_rng"])
         elif last.exists():
             raise FileExistsError(f"{last} exists: add --resume to continue, or choose --output")
         if writes:
@@ -135,9 +135,9 @@ class Run:
         if not self.writes:
             return
         parts = {name: part.state_dict() for name, part in self.state.items()}
-        parts |= {"step": self.step, "spent": self.spent, "torch_rng": torch.get_rng_state()}
+        parts |= {"step": self.step, "spent": self.spent}
         if self.rng is not None:
-            parts["rng"] = self.rng.bit_generator.state
+            parts |= {"rng": self.rng.bit_generator.state, "torch_rng": torch.get_rng_state()}
         temporary = self.output / "last.pt.tmp"
         torch.save(parts, temporary)
         os.replace(temporary, self.output / "last.pt")

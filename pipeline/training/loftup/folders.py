@@ -7,6 +7,7 @@ Shapes: H×W pixels.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -45,32 +46,35 @@ class FolderSource:
                 f"training needs at least 2 images with masks, found {len(images)}: one to learn "
                 "from, one held out"
             )
-        order = np.random.default_rng(0).permutation(len(images))
-        count = min(max(1, held_out), max(1, len(images) // 5))
-        self._held_out = [images[i] for i in order[:count]]
-        self._training = [images[i] for i in sorted(order[count:])]
-        self.name = f"{name}, {len(images)} images, {count} held out"
         self._read_masks = read_masks
         self.skipped: dict[str, str] = {}  # file or mask -> why
+        count = min(max(1, held_out), max(1, len(images) // 5))
+        order = [images[i] for i in np.random.default_rng(0).permutation(len(images))]
+        looked_at = order[: count + _PATIENCE]
+        usable = (path for path in looked_at if self._load(path) is not None)
+        self._held_out = list(itertools.islice(usable, count))
+        if not self._held_out:
+            raise self._hopeless(len(looked_at))
+        self._training = sorted(order[order.index(self._held_out[-1]) + 1 :])
+        self.name = f"{name}, {len(images)} images, {len(self._held_out)} held out"
 
     def draw(self, rng: np.random.Generator, side: int) -> Sample:
         for _ in range(_PATIENCE):
             found = self._load(self._training[int(rng.integers(len(self._training)))])
             if found is not None:
                 return random_view(*found, rng, side)
-        raise ValueError(
-            f"{_PATIENCE} images in a row could not be used, the last reported: "
-            f"{next(reversed(self.skipped.items()))}; check the folder"
-        )
+        raise self._hopeless(_PATIENCE)
 
     def held_out(self, count: int, side: int) -> list[Sample]:
         loaded = (self._load(path) for path in self._held_out[:count])
-        samples = [central_view(*found, side) for found in loaded if found is not None]
-        if count and not samples:
-            raise ValueError(
-                f"none of the {len(self._held_out)} held-out images can be used: {self.skipped}"
-            )
-        return samples
+        return [central_view(*found, side) for found in loaded if found is not None]
+
+    def _hopeless(self, count: int) -> ValueError:
+        what, why = next(reversed(self.skipped.items()))
+        return ValueError(
+            f"{count} images in a row cannot be used, the last reported: {what}: {why}; check the "
+            "folder"
+        )
 
     def _load(self, path: Path) -> tuple[np.ndarray, np.ndarray] | None:
         try:

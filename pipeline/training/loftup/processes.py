@@ -38,14 +38,14 @@ class Accelerated(Processes):
     """The processes that `accelerate launch` started; each has a batch of its own.
 
     Raises:
-        ModuleNotFoundError: accelerate is not installed; the message says how to.
+        ValueError: accelerate is not installed; the message says how to.
     """
 
     def __init__(self, device: str | None = None) -> None:
         try:
             from accelerate import Accelerator
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
+            raise ValueError(
                 "--accelerate needs Hugging Face accelerate: pip install accelerate, then start "
                 "with accelerate launch scripts/train_loftup.py --accelerate …"
             ) from error

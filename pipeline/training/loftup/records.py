@@ -54,14 +54,14 @@ class TensorBoard:
     """Numbers for TensorBoard, in the run's folder.
 
     Raises:
-        ModuleNotFoundError: it is not installed; the message says how to.
+        ValueError: it is not installed; the message says how to.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
+            raise ValueError(
                 "--tensorboard needs TensorBoard: pip install tensorboard (log.csv is written "
                 "without it)"
             ) from error
