@@ -71,9 +71,6 @@ class Run:
                 torch.set_rng_state(saved["torch_rng"])
         elif last.exists():
             raise FileExistsError(f"{last} exists: add --resume to continue, or choose --output")
-        if writes:
-            for path in output.glob("*.csv"):
-                drop_rows_from(path, self.step)
         self._start = time.monotonic()
 
     @property
@@ -105,6 +102,9 @@ class Run:
     def steps(self) -> Iterator[int]:
         """Step numbers. Saves now and then and at the end, but not after an error in a step."""
         previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
+        if self.writes:
+            for path in self.output.glob("*.csv"):
+                drop_rows_from(path, self.step)
         saved = time.monotonic()
         bar = tqdm(
             initial=self.step,

@@ -12,7 +12,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,7 +108,7 @@ def build_backbone(
         spec: see the module's docstring.
         attention: variant of CLIP's last block, one of `ATTENTIONS`; None is "csa".
         checkpoint: weights file; None takes the preset's, the folder's or the hub's.
-        random_weights: load nothing (for tests and dry runs).
+        random_weights: load nothing, the same random values every time (tests and dry runs).
         device: where it computes.
 
     Raises:
@@ -157,7 +158,11 @@ def _custom_clip(name: str, checkpoint: Path | None, random_weights: bool) -> Cl
 def _clip(
     spec: str, preset: ClipPreset, attention: str, random_weights: bool, device: torch.device | str
 ) -> Backbone:
-    clip, tokenizer = build_clip(preset.architecture) if random_weights else load_clip(preset)
+    if random_weights:
+        with _same_chance():
+            clip, tokenizer = build_clip(preset.architecture)
+    else:
+        clip, tokenizer = load_clip(preset)
     clip.to(device).eval().requires_grad_(False)
     visual = visual_tower(clip)
     patch = _square_patch(spec, visual.patch_size)
@@ -183,7 +188,8 @@ def _timm(
         hint = f"; near it: {', '.join(near)}" if near else "; see timm.list_models('vit_*')"
         raise ValueError(f"unknown timm model {name!r}{hint}")
     try:
-        model = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True)
+        with _same_chance():
+            model = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True)
         prefix, patch_size = model.num_prefix_tokens, model.patch_embed.patch_size
     except (TypeError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
@@ -233,6 +239,14 @@ def _load_timm(model: nn.Module, name: str, checkpoint: Path | None) -> None:
     heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
     state = {k: v for k, v in state.items() if not k.startswith(heads)}
     load_strictly(model, state, checkpoint)
+
+
+@contextmanager
+def _same_chance() -> Iterator[None]:
+    """Random weights that every process and every resumed run has again."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
 
 
 def _square_patch(spec: str, patch_size: tuple[int, int]) -> int:

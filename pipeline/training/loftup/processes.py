@@ -22,7 +22,7 @@ class Processes:
         self.rank, self.count, self.device = 0, 1, pick_device(device)
 
     def wrap(self, stage: nn.Module) -> nn.Module:
-        """The module to call for a step's terms."""
+        """The module to call for a step's terms; keep it until after `backward`."""
         return stage
 
     def backward(self, loss: Tensor) -> None:

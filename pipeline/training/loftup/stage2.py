@@ -23,6 +23,8 @@ from .samples import Sample, resize
 from .stage import Batch, Stage, mean_cosine
 from .targets import Example, reduction, refine
 
+AFFINITY_WEIGHT = 20.0  # as in the authors' scripts: squared differences of cosines are small
+
 
 class SecondStage(Stage):
     """Self-distillation: a teacher that sees enlarged crops tells what is between the cells.
@@ -45,7 +47,7 @@ class SecondStage(Stage):
                 f"{backbone.name} has {cells} cells a side; widen --enlarge"
             )
         self.zoom = math.ceil(cells / self.place_cells[0])
-        self.weights = {"affinity": 1.0, "anchor": config.anchor}
+        self.weights = {"affinity": AFFINITY_WEIGHT, "anchor": config.anchor}
         # Not a part of the module: it has no gradients, and its state is saved on its own.
         self._teacher = [copy.deepcopy(loftup).eval().requires_grad_(False)]
 

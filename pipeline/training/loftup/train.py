@@ -152,6 +152,7 @@ def train(
         judged = LoftUp(loftup.dim).to(next(loftup.parameters()).device).eval()
     module, learned = processes.wrap(stage), [p for p in loftup.parameters() if p.requires_grad]
     measures: dict[str, float] = {}
+    judged_at = run.step
 
     def judge(step: int, images: list[Tensor], *, measure: bool, picture: bool) -> None:
         """Validate, keep the best, and draw, after `step` steps."""
@@ -197,6 +198,9 @@ def train(
             picture = options.picture_every > 0 and (last or due(done, options.picture_every))
             if main and (measure or picture):
                 judge(done, pool.images, measure=measure, picture=picture)
+                judged_at = done if measure else judged_at
+        if main and run.progress >= 1 and judged_at < run.step:  # the minutes ended between steps
+            judge(run.step, pool.images, measure=True, picture=options.picture_every > 0)
     if main:
         draw_curves(options.output)
     return measures

@@ -137,7 +137,7 @@ def principal_colours(grids: list[Tensor]) -> list[np.ndarray]:
     """
     cells = grids[0].flatten(1).T  # (N, C)
     centre = cells.mean(0)
-    basis = torch.linalg.svd((cells - centre).double().cpu(), full_matrices=False).Vh[:3]
+    basis = torch.linalg.svd((cells - centre).cpu().double(), full_matrices=False).Vh[:3]
     basis = basis.T.to(cells)  # (C, 3)
     shown = [((grid.flatten(1).T - centre) @ basis).cpu() for grid in grids]
     low, high = shown[0].quantile(0.02, dim=0), shown[0].quantile(0.98, dim=0)

@@ -21,10 +21,8 @@ def images() -> torch.Tensor:
 
 
 def test_attention_variants_of_a_preset(images):
-    torch.manual_seed(0)
     seen = []
     for attention in ATTENTIONS:
-        torch.manual_seed(0)
         backbone = build_backbone("tiny", attention=attention, random_weights=True)
         assert (backbone.dim, backbone.patch) == (128, 16) and backbone.text.scale > 1
         features = backbone.features(images)

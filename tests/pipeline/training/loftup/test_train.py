@@ -233,7 +233,7 @@ def test_anchor_can_be_off(backbone):
         samples = [Squares().draw(np.random.default_rng(i), 256) for i in range(2)]
         terms = stage(stage.batch(samples, stage.examples(samples), np.random.default_rng(0)))
         assert terms["anchor"].requires_grad is (weight > 0) and terms["anchor"] > 0
-        assert stage.loss(terms) == terms["affinity"] + weight * terms["anchor"]
+        assert stage.loss(terms) == 20 * terms["affinity"] + weight * terms["anchor"]
 
 
 def test_words_measure_a_clip(tmp_path):
