@@ -1,4 +1,4 @@
-"""The networks whose features LoftUp learns to upsample, all behind one small class.
+"""The networks whose features LoftUp learns to upsample, by name.
 
     tiny, vit-b16               the CLIP of a preset, see `models.presets`
     open_clip:NAME_OR_FOLDER    a CLIP of open_clip's classes with a checkpoint of one's own
@@ -12,9 +12,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,7 +22,6 @@ from torch import Tensor, nn
 from models.clip_dense import ATTENTIONS, dense_features, visual_tower
 from models.presets import PRESETS, ClipPreset, Source, get_preset
 from models.weights import (
-    Tokenizer,
     WeightsNotFoundError,
     build_clip,
     load_clip,
@@ -32,66 +30,9 @@ from models.weights import (
     resolve,
 )
 
+from .backbone import Backbone, TextSide
+
 CLIP_WEIGHTS = "open_clip_model.safetensors"  # beside a folder's open_clip_config.json
-
-
-@dataclass(frozen=True)
-class TextSide:
-    """What tells features by words: a CLIP whose joint space they live in."""
-
-    clip: nn.Module
-    tokenizer: Tokenizer
-
-    @property
-    def scale(self) -> float:
-        """What CLIP multiplies cosines by."""
-        return self.clip.logit_scale.exp().item()
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A frozen network that gives every patch of an image a vector.
-
-    Attributes:
-        name: what it was built from, with the attention variant.
-        dim: C.
-        patch: side of a patch, pixels.
-        mean, std: normalisation of its input, for values in 0…1.
-        model: the network, in eval mode.
-        encode: normalised images (B, 3, H, W) -> (B, C, h, w).
-        text: None where the features cannot be compared with words.
-    """
-
-    name: str
-    dim: int
-    patch: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    model: nn.Module
-    encode: Callable[[Tensor], Tensor]
-    text: TextSide | None = None
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 to the network's input."""
-        mean, std = (
-            torch.tensor(values, device=images.device).view(3, 1, 1)
-            for values in (self.mean, self.std)
-        )
-        return (images.float() / 255 - mean) / std
-
-    @torch.no_grad()
-    def features(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 -> (B, C, h, w) float32, before any normalisation of the features."""
-        return self.encode(self.normalise(images)).float()
-
-    def check_side(self, side: int) -> None:
-        """ValueError unless images of this side have whole patches."""
-        if side % self.patch:
-            near = max(1, round(side / self.patch)) * self.patch
-            raise ValueError(
-                f"side {side} is no multiple of the {self.patch}-pixel patches of {self.name}; "
-                f"use for example --side {near}"
-            )
 
 
 def build_backbone(
@@ -120,11 +61,13 @@ def build_backbone(
         raise ValueError("--checkpoint and --random-weights exclude each other: drop one")
     if checkpoint is not None and not checkpoint.is_file():
         raise FileNotFoundError(f"checkpoint {checkpoint} does not exist: give a weights file")
+    weights = "random" if random_weights else str(checkpoint or "published")
     kind, _, name = spec.partition(":")
     if kind == "timm" and name:
         if attention is not None:
             raise ValueError(f"--attention {attention} is for CLIP, {spec} has one way: drop it")
-        return _timm(spec, name, checkpoint, random_weights, device)
+        backbone = _timm(spec, name, checkpoint, random_weights, device)
+        return dataclasses.replace(backbone, weights=weights)
     if attention is not None and attention not in ATTENTIONS:
         raise ValueError(f"unknown attention {attention!r}; valid: {', '.join(ATTENTIONS)}")
     if kind == "open_clip" and name:
@@ -138,7 +81,8 @@ def build_backbone(
             f"unknown backbone {spec!r}; valid: {', '.join(PRESETS)}, timm:NAME, "
             "open_clip:NAME or open_clip:FOLDER"
         )
-    return _clip(spec, preset, attention or "csa", random_weights, device)
+    backbone = _clip(spec, preset, attention or "csa", random_weights, device)
+    return dataclasses.replace(backbone, weights=weights)
 
 
 def _custom_clip(name: str, checkpoint: Path | None, random_weights: bool) -> ClipPreset:

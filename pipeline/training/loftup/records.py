@@ -92,7 +92,7 @@ def draw_curves(folder: Path) -> None:
     panels = [
         ("training loss", training, lambda n: n not in ("step", "seconds", "lr", "cosine"), "log"),
         ("cosine with the target", held_out, lambda n: n.startswith("cosine"), "linear"),
-        ("held-out mIoU, dashed: 3 px from outlines, %", held_out,
+        ("held-out mIoU, % (dashed: near outlines)", held_out,
          lambda n: n not in ("step", "seconds", "done") and "cosine" not in n, "linear"),
     ]  # fmt: skip
     for axes, (title, columns, shown, scale) in zip(figure.subplots(1, 3), panels, strict=True):

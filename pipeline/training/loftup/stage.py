@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from models.loftup import GUIDE_FREQUENCIES, GUIDE_SIGNALS, LoftUp
 
-from .backbones import Backbone
+from .backbone import Backbone
 from .config import LoftUpConfig
 from .losses import anchor_loss, cut_cells
 from .samples import Sample

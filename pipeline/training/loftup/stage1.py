@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from models.loftup import LoftUp
 
-from .backbones import Backbone
+from .backbone import Backbone
 from .config import LoftUpConfig
 from .losses import mask_loss
 from .samples import Sample

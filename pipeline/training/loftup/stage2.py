@@ -16,7 +16,7 @@ from torch import Tensor
 from models.loftup import LoftUp
 
 from ..loop import blend
-from .backbones import Backbone
+from .backbone import Backbone
 from .config import LoftUpConfig
 from .losses import affinity_loss
 from .samples import Sample, resize

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbones import Backbone
+from .backbone import Backbone
 from .samples import Sample
 
 

@@ -21,7 +21,7 @@ from models.weights import load_strictly, read_state_dict
 from ...world import load_world
 from ..loop import MovingAverage, Run
 from ..optimizers import MuonAdamW, PlainAdamW
-from .backbones import Backbone
+from .backbone import Backbone
 from .config import PRECISIONS, LoftUpConfig
 from .pool import Pool, norms_generator, step_generator
 from .processes import Processes
@@ -128,8 +128,8 @@ def train(
     loftup, main = stage.loftup, processes.rank == 0
     optimizer = (MuonAdamW if config.optimizer == "muon" else PlainAdamW)(loftup, config.lr)
     average, norms, best = MovingAverage(loftup, config.average), Norms(loftup, config), Best()
-    told = {"backbone": backbone.name, "data": source.name, "init": str(options.init)}
-    told |= {"steps": options.steps, "processes": processes.count}
+    told = {"backbone": backbone.name, "weights": backbone.weights, "data": source.name}
+    told |= {"init": str(options.init), "steps": options.steps, "processes": processes.count}
     settings = Settings({**config.to_dict(), **told})
     state = {"settings": settings, "model": loftup, "optimizer": optimizer}
     state |= {"average": average, "norms": norms, "best": best}

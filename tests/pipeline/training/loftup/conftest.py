@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.loftup import LoftUp
-from pipeline.training.loftup.backbones import Backbone
+from pipeline.training.loftup.backbone import Backbone
 from pipeline.training.loftup.samples import Sample
 from pipeline.training.loftup.targets import Example
 
