@@ -134,7 +134,7 @@ RECIPES: dict[str, dict[int, LoftUpConfig]] = {
             pool=0,
             average=0.99,
             freeze=0.0,
-            enlarge=(1.5, 2.0),  # the tiny CLIP has seen things no larger
+            enlarge=(1.5, 2.0),  # the tiny CLIP names things worse that are larger still
             affinity_pixels=512,
         ),
     },
