@@ -2,8 +2,8 @@
 
     python scripts/train_tiny.py clip   --output runs/clip ...
     python scripts/train_tiny.py sam2   --output runs/sam2 --minutes 75 --threads 1 --seed 1
-    python scripts/train_tiny.py loftup --output runs/loftup ...
 
+The preset's LoftUp is trained by `scripts/train_loftup.py --recipe tiny`.
 `python scripts/train_tiny.py MODEL --help` lists a training's options.
 """
 
@@ -21,7 +21,6 @@ if ROOT not in sys.path:
 TRAININGS = {
     "clip": "CLIP on images, captions and regions",
     "sam2": "SAM 2 on points, boxes and coarse masks",
-    "loftup": "LoftUp on the trained CLIP's features",
 }
 
 

@@ -86,24 +86,26 @@ class Names:
         return self.tokens([self.text(name, plain=plain) for name in chosen]), merged
 
 
-def training_scene(world: World, rng: np.random.Generator, progress: float = 1.0) -> Scene:
+def training_scene(
+    world: World, rng: np.random.Generator, progress: float = 1.0, *, side: int = SIDE
+) -> Scene:
     """A window as the segmenter sees them: at most half the time an enlarged part of a scene.
 
-    Small glyphs come in as training proceeds: from scratch, large ones are learnt much faster.
+    Small glyphs come in as training proceeds: from scratch, large ones are learnt much faster. A
+    scene of another side shows the same, in more or fewer pixels.
     """
     nouns = OFTEN if rng.random() < 0.6 else None
     least = 48.0 - 32.0 * min(1.0, progress / 0.6)
-    scene = render_scene(
-        world, rng, size=(SIDE, SIDE), objects=(4, 10), nouns=nouns, side=(least, 150.0)
-    )
+    glyphs = (least * side / SIDE, 150.0 * side / SIDE)
+    scene = render_scene(world, rng, size=(side, side), objects=(4, 10), nouns=nouns, side=glyphs)
     if rng.random() < 0.5:
         return scene
-    part = round(SIDE / rng.uniform(1.0, 1.7))
-    top, left = rng.integers(0, SIDE - part + 1, 2)
+    part = round(side / rng.uniform(1.0, 1.7))
+    top, left = rng.integers(0, side - part + 1, 2)
     area = np.s_[top : top + part, left : left + part]
 
     def enlarge(array: np.ndarray, how: int) -> np.ndarray:
-        return cv2.resize(np.ascontiguousarray(array[area]), (SIDE, SIDE), interpolation=how)
+        return cv2.resize(np.ascontiguousarray(array[area]), (side, side), interpolation=how)
 
     return Scene(
         image=enlarge(scene.image, cv2.INTER_LINEAR),

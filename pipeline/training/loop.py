@@ -8,7 +8,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +20,22 @@ logger = logging.getLogger(__name__)
 
 
 class Run:
-    """A training run that fits a time budget, stops cleanly and resumes where it was.
+    """A training run that fits a budget, stops cleanly and resumes where it was.
 
-    Progress is time spent over time granted, so that a resumed run ends its schedule like an
-    uninterrupted one. `steps()` yields step numbers until the budget is spent or a signal comes.
+    The budget is a number of steps, or of minutes. Progress is what is spent of it, so that a
+    resumed run ends its schedule like an uninterrupted one. `steps()` yields step numbers until
+    the budget is spent or a signal comes.
 
     Args:
         output: folder of `last.pt` and `log.csv`.
         state: name → object with `state_dict` / `load_state_dict` (model, optimizer, average).
         minutes: the budget, over all resumed parts.
-        rng: generator of the training data; its state is saved with the rest.
+        total: the budget in steps; give one of the two.
+        rng: generator of the training data; its state and torch's are saved with the rest. None
+            where all chance in a step follows from its number.
         resume: continue from `last.pt`.
+        writes: this process keeps the files (one of several).
+        agree: makes what one process wants (to stop) what all do.
     """
 
     def __init__(
@@ -38,13 +43,20 @@ class Run:
         output: Path,
         state: dict[str, object],
         *,
-        minutes: float,
-        rng: np.random.Generator,
+        minutes: float | None = None,
+        total: int | None = None,
+        rng: np.random.Generator | None = None,
         resume: bool,
         save_every: float = 120.0,
+        writes: bool = True,
+        agree: Callable[[bool], bool] = bool,
     ) -> None:
+        if (minutes is None) == (total is None):
+            raise ValueError("a run has a budget of steps or of minutes: give one of the two")
         self.output, self.state, self.rng = output, state, rng
-        self.budget, self.save_every = minutes * 60, save_every
+        self.budget = math.inf if minutes is None else minutes * 60
+        self.total, self.save_every = total, save_every
+        self.writes, self.agree = writes, agree
         self.step, self._spent, self._stop = 0, 0.0, False
         output.mkdir(parents=True, exist_ok=True)
         last = output / "last.pt"
@@ -54,8 +66,9 @@ class Run:
             for name, part in state.items():
                 part.load_state_dict(saved[name])
             self.step, self._spent = saved["step"], saved["spent"]
-            rng.bit_generator.state = saved["rng"]
-            torch.set_rng_state(saved["torch_rng"])
+            if rng is not None:
+                rng.bit_generator.state = saved["rng"]
+                torch.set_rng_state(saved["torch_rng"])
         elif last.exists():
             raise FileExistsError(f"{last} exists: add --resume to continue, or choose --output")
         self._start = time.monotonic()
@@ -68,55 +81,100 @@ class Run:
     @property
     def progress(self) -> float:
         """0 at the start, 1 when the budget is spent."""
-        return min(1.0, self.spent / self.budget)
+        if self.total is not None:
+            return min(1.0, self.step / max(1, self.total))
+        return min(1.0, self.spent / self.budget) if self.budget > 0 else 1.0
+
+    def rate(self, base: float, schedule: str, *, warmup: float = 0.03) -> float:
+        """Learning rate of a schedule: "cosine", or "constant" after the same linear warm-up."""
+        if schedule == "cosine" or self.progress < warmup:
+            return self.cosine(base, warmup=warmup)
+        return base
 
     def cosine(self, base: float, *, warmup: float = 0.03, floor: float = 0.01) -> float:
         """Learning rate: linear warm-up, then a cosine from `base` to `floor · base`."""
-        if self.progress < warmup:
-            return base * max(self.progress / warmup, 0.02)
-        part = (self.progress - warmup) / (1 - warmup)
+        progress = self.progress
+        if progress < warmup:
+            return base * max(progress / warmup, 0.02)
+        part = (progress - warmup) / (1 - warmup)
         return base * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * part)))
 
     def steps(self) -> Iterator[int]:
+        """Step numbers. Saves now and then and at the end, but not after an error in a step."""
         previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
+        if self.writes:
+            for path in self.output.glob("*.csv"):
+                drop_rows_from(path, self.step)
         saved = time.monotonic()
+        bar = tqdm(
+            initial=self.step,
+            total=self.total,
+            unit="step",
+            mininterval=10,
+            disable=None if self.writes else True,
+        )
         try:
-            with tqdm(initial=self.step, unit="step", mininterval=10) as bar:
-                while not self._stop and self.spent < self.budget:
+            with bar:
+                while not self.agree(self._stop or self.progress >= 1):
                     yield self.step
                     self.step += 1
                     bar.update()
                     if time.monotonic() - saved > self.save_every:
                         self.save()
                         saved = time.monotonic()
+            self.save()
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-            self.save()
 
     def _on_signal(self, number: int, _frame: object) -> None:
         logger.warning("signal %d: saving and stopping after this step", number)
         self._stop = True
 
     def save(self) -> None:
+        if not self.writes:
+            return
         parts = {name: part.state_dict() for name, part in self.state.items()}
-        parts |= {"step": self.step, "spent": self.spent, "rng": self.rng.bit_generator.state}
-        parts["torch_rng"] = torch.get_rng_state()
+        parts |= {"step": self.step, "spent": self.spent}
+        if self.rng is not None:
+            parts |= {"rng": self.rng.bit_generator.state, "torch_rng": torch.get_rng_state()}
         temporary = self.output / "last.pt.tmp"
         torch.save(parts, temporary)
         os.replace(temporary, self.output / "last.pt")
 
-    def log(self, **values: float) -> None:
-        """Append one row to log.csv (columns: those of the file's first row)."""
-        path = self.output / "log.csv"
+    def log(self, file: str = "log.csv", **values: float) -> None:
+        """Append one row to a file of the folder (columns: those of the file's first row)."""
+        if not self.writes:
+            return
+        path = self.output / file
         row = {"step": self.step, "seconds": round(self.spent, 1)}
         row |= {k: f"{v:.5g}" for k, v in values.items()}
         new = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, row)
+        with path.open("a", newline="") as stream:
+            writer = csv.DictWriter(stream, row)
             if new:
                 writer.writeheader()
             writer.writerow(row)
+
+
+def drop_rows_from(path: Path, step: int) -> None:
+    """Take out of a log what a killed run wrote after its last checkpoint; it comes anew."""
+    lines = path.read_text().splitlines(keepends=True)
+    kept = [line for i, line in enumerate(lines) if not i or int(line.split(",")[0]) < step]
+    if len(kept) <= 1:  # nothing under the header
+        path.unlink()
+    elif len(kept) < len(lines):
+        path.write_text("".join(kept))
+
+
+@torch.no_grad()
+def blend(weights: dict[str, torch.Tensor], module: nn.Module, decay: float) -> None:
+    """In place: decay · weights + (1 − decay) · the module's; counters are copied."""
+    for name, value in module.state_dict().items():
+        if value.is_floating_point():
+            weights[name].lerp_(value, 1 - decay)
+        else:
+            weights[name].copy_(value)
 
 
 class MovingAverage:
@@ -126,19 +184,16 @@ class MovingAverage:
         self.decay, self.count = decay, 0
         self.weights = {k: v.detach().clone() for k, v in module.state_dict().items()}
 
-    @torch.no_grad()
     def update(self, module: nn.Module) -> None:
         # Young averages forget their start faster: (1 + n) / (10 + n) is the usual ramp.
         self.count += 1
         decay = min(self.decay, (1 + self.count) / (10 + self.count))
-        for name, value in module.state_dict().items():
-            if value.is_floating_point():
-                self.weights[name].lerp_(value, 1 - decay)
-            else:
-                self.weights[name].copy_(value)
+        blend(self.weights, module, decay)
 
     def state_dict(self) -> dict[str, object]:
         return {"weights": self.weights, "count": self.count}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        self.weights, self.count = state["weights"], state["count"]
+        for name, value in state["weights"].items():
+            self.weights[name].copy_(value)  # on its own device
+        self.count = state["count"]

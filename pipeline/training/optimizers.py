@@ -1,9 +1,28 @@
-"""The optimizer of the training runs: Muon for matrices, AdamW for the rest."""
+"""The optimizers of the training runs: AdamW, or Muon for matrices and AdamW for the rest."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
+
+
+class PlainAdamW:
+    """AdamW as torch has it, on everything."""
+
+    def __init__(self, module: nn.Module, lr: float) -> None:
+        self.adamw = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=lr)
+
+    def step(self, lr: float) -> None:
+        """One update at this learning rate."""
+        for group in self.adamw.param_groups:
+            group["lr"] = lr
+        self.adamw.step()
+
+    def state_dict(self) -> dict[str, object]:
+        return self.adamw.state_dict()
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.adamw.load_state_dict(state)
 
 
 class MuonAdamW:

@@ -1,0 +1,1 @@
+"""Training of LoftUp for any dense backbone; `scripts/train_loftup.py` is its program."""

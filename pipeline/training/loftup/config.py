@@ -1,0 +1,154 @@
+"""What a LoftUp training learns and how: one configuration, and its named recipes.
+
+`paper` is what Huang et al. 2025 (arXiv:2504.14032, section 3.3 and appendix) describe, for a GPU.
+`tiny` is this project's own, which learns most in some core-hours of a CPU: small windows near
+outlines instead of whole images, Muon, mask features that trust pure cells, a term in text space,
+an anchor to the low-resolution features, and scenes that are used more than once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from models.loftup import GUIDE_FREQUENCIES
+
+OPTIMIZERS = ("adamw", "muon")
+SCHEDULES = ("constant", "cosine")
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def _option(default: Any, text: str, **more: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"help": text, **more})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoftUpConfig:
+    """Every setting that changes the trained weights; each is an option of the program."""
+
+    stage: int = _option(1, "1: towards mask means; 2: self-distillation of 1", choices=(1, 2))
+    seed: int = _option(1, "seed of weights, data and crops")
+    side: int = _option(224, "side of the square training images, pixels")
+    batch: int = _option(8, "images per step (and process)")
+    lr: float = _option(1e-3, "peak learning rate")
+    optimizer: str = _option("adamw", "AdamW, or Muon on matrices", choices=OPTIMIZERS)
+    schedule: str = _option("constant", "of the learning rate, after a warm-up", choices=SCHEDULES)
+    alpha: float = _option(0.8, "share of the mask's mean in the target, the rest is the pixel's")
+    purity: bool = _option(False, "mask means over cells by purity, not over bicubic pixels")
+    mask: float = _option(0.0, "weight of the masks' probabilities in text space (stage 1)")
+    anchor: float = _option(0.0, "weight of pooled output against the low-res features; 0 = off")
+    windows: int = _option(0, "windows per image that the loss sees; 0 = whole images (stage 1)")
+    window_side: int = _option(32, "side of these windows, pixels")
+    pool: int = _option(0, "images kept and used again, with new windows; 0 = every image once")
+    fresh: int = _option(2, "of a batch new in every step, where there is a pool")
+    frequencies: int = _option(GUIDE_FREQUENCIES, "guide frequencies listened to, lowest first")
+    learn_phases: bool = _option(True, "the guide's phases are learnt, else stay random")
+    average: float = _option(0.0, "decay of the average of weights that is kept; 0 = the weights")
+    freeze: float = _option(1.0, "progress 0…1 from which batch norms stay fixed; 1 = never")
+    precision: str = _option("fp32", "bf16: mixed precision", choices=tuple(PRECISIONS))
+    enlarge: tuple[float, float] = _option((2.0, 4.0), "least and greatest zoom t of the teacher")
+    crops: int = _option(2, "teacher's crops per image")
+    teacher_decay: float = _option(0.99, "decay of the teacher's average of the student")
+    teacher_every: int = _option(10, "steps between the teacher's updates")
+    affinity_pixels: int = _option(1024, "pixels per crop in an affinity matrix")
+
+    def __post_init__(self) -> None:
+        def expect(good: bool, name: str, expected: str) -> None:
+            if not good:
+                raise ValueError(f"{name} must be {expected}, got {getattr(self, name)}")
+
+        for field in dataclasses.fields(self):
+            if choices := field.metadata.get("choices"):
+                expect(getattr(self, field.name) in choices, field.name, _listed(choices))
+        for name in ("side", "batch", "crops", "teacher_every", "affinity_pixels", "window_side"):
+            expect(getattr(self, name) >= 1, name, "at least 1")
+        for name in ("seed", "mask", "anchor", "windows", "pool"):
+            expect(getattr(self, name) >= 0, name, "0 or more")
+        for name in ("alpha", "freeze"):
+            expect(0 <= getattr(self, name) <= 1, name, "between 0 and 1")
+        for name in ("average", "teacher_decay"):
+            expect(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
+        expect(self.lr > 0, "lr", "above 0")
+        expect(1 <= self.frequencies <= GUIDE_FREQUENCIES, "frequencies", f"1…{GUIDE_FREQUENCIES}")
+        expect(1 <= self.enlarge[0] <= self.enlarge[1], "enlarge", "1 <= least <= greatest")
+        if self.pool:
+            good = 1 <= self.fresh <= self.batch and self.pool % self.fresh == 0
+            expect(
+                good, "fresh", f"1…{self.batch} (the batch) and a divisor of the pool {self.pool}"
+            )
+            expect(self.pool >= self.batch, "pool", f"0 or at least the batch, {self.batch}")
+        if self.stage == 2:
+            expect(self.windows == 0, "windows", "0 in stage 2, which has crops")
+            expect(self.mask == 0, "mask", "0 in stage 2, whose target has no masks in text space")
+
+    @property
+    def new_per_step(self) -> int:
+        """Images of a batch that no earlier batch had."""
+        return self.fresh if self.pool else self.batch
+
+    @property
+    def kept(self) -> int:
+        """Images at hand in every step."""
+        return self.pool or self.batch
+
+    def to_dict(self) -> dict[str, Any]:
+        return {k: list(v) if isinstance(v, tuple) else v
+                for k, v in dataclasses.asdict(self).items()}  # fmt: skip
+
+
+def _listed(choices: tuple) -> str:
+    return " or ".join(str(choice) for choice in choices)
+
+
+_TINY = LoftUpConfig(
+    batch=12,
+    lr=2e-3,
+    optimizer="muon",
+    schedule="cosine",
+    alpha=0.9,  # its masks are exact
+    purity=True,
+    mask=0.3,
+    anchor=0.1,
+    windows=2,
+    pool=192,
+    frequencies=11,  # up to e^4.3: the others are finer than pixels and noise
+    learn_phases=False,
+    average=0.999,
+    freeze=0.75,
+    precision="bf16",
+)
+RECIPES: dict[str, dict[int, LoftUpConfig]] = {
+    "paper": {1: LoftUpConfig(), 2: LoftUpConfig(stage=2, lr=1e-4)},
+    "tiny": {
+        1: _TINY,
+        2: dataclasses.replace(
+            _TINY,
+            stage=2,
+            batch=2,
+            lr=1e-4,
+            mask=0.0,
+            windows=0,
+            pool=0,
+            average=0.99,
+            freeze=0.0,
+            enlarge=(1.5, 2.0),  # the tiny CLIP names things worse that are larger still
+            affinity_pixels=512,
+        ),
+    },
+}
+
+
+def get_recipe(name: str, stage: int) -> LoftUpConfig:
+    """The recipe `name` for one stage.
+
+    Raises:
+        ValueError: no such recipe or stage.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"unknown recipe {name!r}; valid: {', '.join(RECIPES)}")
+    if stage not in RECIPES[name]:
+        raise ValueError(f"stage must be 1 or 2, got {stage}")
+    return RECIPES[name][stage]

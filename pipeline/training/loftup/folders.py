@@ -1,0 +1,159 @@
+"""Training images by name; a folder of them has SA-1B's JSON files, or label PNGs elsewhere.
+
+A file or mask that cannot be used is reported by name, once, and left out; the rest goes on.
+
+Shapes: H×W pixels.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from models.images import load_image
+
+from ...index_png import read_index_png
+from ...metrics import IGNORE
+from ...world import load_world
+from .sa1b import Report, read_sa1b
+from .samples import RenderedScenes, Sample, Source, central_view, compact, random_view
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
+_PATIENCE = 50  # unusable images in a row after which something is wrong with the folder
+
+ReadMasks = Callable[[Path, tuple[int, int], Report], np.ndarray]  # image's path, its size, report
+
+
+class FolderSource:
+    """Images of a folder and its sub-folders; some of them, evenly drawn, are held out."""
+
+    def __init__(self, name: str, images: list[Path], read_masks: ReadMasks, held_out: int) -> None:
+        """
+        Args:
+            name: of the data.
+            images: paths, in an order that is always the same.
+            read_masks: gives an image's mask map.
+            held_out: images that training never sees, at most a fifth of all.
+        """
+        if len(images) < 2:
+            raise ValueError(
+                f"training needs at least 2 images with masks, found {len(images)}: one to learn "
+                "from, one held out"
+            )
+        self._read_masks = read_masks
+        self.skipped: dict[str, str] = {}  # file or mask -> why
+        count = min(max(1, held_out), max(1, len(images) // 5))
+        order = [images[i] for i in np.random.default_rng(0).permutation(len(images))]
+        looked_at = order[: count + _PATIENCE]
+        usable = (path for path in looked_at if self._load(path) is not None)
+        self._held_out = list(itertools.islice(usable, count))
+        if not self._held_out:
+            raise self._hopeless(len(looked_at))
+        self._training = sorted(order[order.index(self._held_out[-1]) + 1 :])
+        self.name = f"{name}, {len(images)} images, {len(self._held_out)} held out"
+
+    def draw(self, rng: np.random.Generator, side: int) -> Sample:
+        for _ in range(_PATIENCE):
+            found = self._load(self._training[int(rng.integers(len(self._training)))])
+            if found is not None:
+                return random_view(*found, rng, side)
+        raise self._hopeless(_PATIENCE)
+
+    def held_out(self, count: int, side: int) -> list[Sample]:
+        loaded = (self._load(path) for path in self._held_out[:count])
+        return [central_view(*found, side) for found in loaded if found is not None]
+
+    def _hopeless(self, count: int) -> ValueError:
+        what, why = next(reversed(self.skipped.items()))
+        return ValueError(
+            f"{count} images in a row cannot be used, the last reported: {what}: {why}; check the "
+            "folder"
+        )
+
+    def _load(self, path: Path) -> tuple[np.ndarray, np.ndarray] | None:
+        try:
+            image = load_image(path)
+            return image, self._read_masks(path, image.shape[:2], self._report)
+        except (ValueError, OSError) as error:
+            self._report(path.name, " ".join(str(error).split()))
+            return None
+
+    def _report(self, what: str, why: str) -> None:
+        if what not in self.skipped:
+            self.skipped[what] = why
+            logger.warning("%s: %s; left out (%d so far)", what, why, len(self.skipped))
+
+
+def open_source(data: str, labels: Path | None, held_out: int) -> Source:
+    """Training images by name: "rendered", or a folder with SA-1B's files or with label maps.
+
+    Raises:
+        FileNotFoundError: see `sa1b_folder` and `label_folder`.
+        ValueError: fewer than two images.
+    """
+    if data == "rendered":
+        return RenderedScenes(load_world())
+    if labels is not None:
+        return label_folder(Path(data), labels, held_out)
+    return sa1b_folder(Path(data), held_out)
+
+
+def sa1b_folder(folder: Path, held_out: int) -> FolderSource:
+    """Images with a `.json` of the same name beside each, as SA-1B's archives unpack.
+
+    Raises:
+        FileNotFoundError: no such folder, or no JSON file in it.
+    """
+    images = _images(folder, lambda path: path.with_suffix(".json").is_file())
+    if not images:
+        raise FileNotFoundError(
+            f"no image in {folder} has an SA-1B .json of its name beside it; for label PNGs add "
+            "--labels FOLDER"
+        )
+
+    def read(path: Path, size: tuple[int, int], report: Report) -> np.ndarray:
+        return read_sa1b(path.with_suffix(".json"), size, report)
+
+    return FolderSource(str(folder), images, read, held_out)
+
+
+def label_folder(folder: Path, labels: Path, held_out: int) -> FolderSource:
+    """Images whose masks are label PNGs (palette or grey, 255 void) of the same stem in `labels`.
+
+    Raises:
+        FileNotFoundError: no such folder, or no pair of image and label map.
+    """
+
+    def label_of(path: Path) -> Path:
+        return labels / f"{path.stem}.png"
+
+    def read(path: Path, size: tuple[int, int], _report: Report) -> np.ndarray:
+        values = read_index_png(label_of(path))
+        if values.shape != size:
+            raise ValueError(f"labels of {values.shape} pixels for an image of {size}")
+        masks = compact(values, IGNORE)
+        if masks.max() < 0:
+            raise ValueError(f"{label_of(path).name} is void everywhere")
+        return masks
+
+    images = _images(folder, lambda path: label_of(path).is_file() and label_of(path) != path)
+    if not images:
+        raise FileNotFoundError(f"no image in {folder} has a label PNG of its stem in {labels}")
+    return FolderSource(f"{folder} with {labels}", images, read, held_out)
+
+
+def _images(folder: Path, has_masks: Callable[[Path], bool]) -> list[Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"folder {folder} does not exist: give a folder of images")
+    images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    usable = [path for path in images if has_masks(path)]
+    if usable and len(usable) < len(images):
+        without = len(images) - len(usable)
+        logger.info("%s: %d of %d images have no masks: left out", folder, without, len(images))
+    return usable

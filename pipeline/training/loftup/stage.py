@@ -1,0 +1,127 @@
+"""What the two stages of LoftUp's training share: a batch, what is learnt, the windows.
+
+Both stages compare windows of the output, which begin at cells, with a target. A stage is a module,
+so that several processes can train it together; its one trained part is the LoftUp.
+
+Shapes: B images, n windows of all images, C channels, h×w cells, s side of a window, S side of an
+image, P pixels of an affinity matrix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.loftup import GUIDE_FREQUENCIES, GUIDE_SIGNALS, LoftUp
+
+from .backbone import Backbone
+from .config import LoftUpConfig
+from .losses import anchor_loss, cut_cells
+from .samples import Sample
+from .targets import Example, make_examples
+from .windows import Starts, upsample_windows
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's windows and what they should be.
+
+    Attributes:
+        examples: the images.
+        starts: where their windows lie.
+        target: (n, C, s, s) float32.
+        pixels: (n, P) int64 pixels of each window that the affinity matrix is of; stage 2 only.
+    """
+
+    examples: list[Example]
+    starts: Starts
+    target: Tensor
+    pixels: Tensor | None = None
+
+
+def prepare(loftup: LoftUp, config: LoftUpConfig) -> None:
+    """Fix what a training does not learn.
+
+    The channel norm stays plain: the target lives in its space, which could otherwise shrink. What
+    a pixel's encoding says above the used frequencies, where neighbouring pixels and noise look
+    alike, is never listened to: those weights stay zero.
+    """
+    loftup.channelnorm.requires_grad_(False)
+    loftup.upsampler.fourier_feat.requires_grad_(config.learn_phases)
+    used = torch.ones(2, GUIDE_FREQUENCIES, GUIDE_SIGNALS)
+    used[:, config.frequencies :] = 0
+    weight = loftup.upsampler.first_conv[1].weight
+    used = torch.cat([used.flatten(), torch.ones(3)])[:, None, None].to(weight.device)
+    weight.data *= used
+    weight.register_hook(lambda gradient: gradient * used)
+
+
+class Stage(nn.Module):
+    """What the two stages share.
+
+    Args:
+        loftup: is trained.
+        backbone: gives the features.
+        config: the settings.
+        precision: torch type that the forward pass computes in.
+    """
+
+    zoom = 1  # source images are this many times as large as training images
+    weights: dict[str, float]  # of the terms in the loss
+
+    def __init__(
+        self, loftup: LoftUp, backbone: Backbone, config: LoftUpConfig, precision: torch.dtype
+    ) -> None:
+        super().__init__()
+        backbone.check_side(config.side)
+        self.loftup, self.backbone, self.config = loftup, backbone, config
+        self.precision = precision
+
+    def examples(self, samples: list[Sample]) -> list[Example]:
+        """Training images with their features."""
+        return make_examples(
+            self.backbone, self.loftup.channelnorm, samples, purity=self.config.purity
+        )
+
+    def upsample(self, loftup: LoftUp, batch: Batch) -> Tensor:
+        """(n, C, s, s) float32: the windows of a batch."""
+        features, images = (
+            torch.stack([getattr(example, name) for example in batch.examples])
+            for name in ("features", "image")
+        )
+        kind, low = features.device.type, self.precision != torch.float32
+        with torch.autocast(kind, self.precision, enabled=low):
+            return upsample_windows(
+                loftup, features, images, batch.starts, batch.target.shape[2]
+            ).float()
+
+    def anchor(self, output: Tensor, batch: Batch) -> Tensor:
+        """The anchor's term, and gradients only where it has a weight."""
+        with torch.set_grad_enabled(self.config.anchor > 0 and torch.is_grad_enabled()):
+            features = torch.stack([example.features for example in batch.examples])
+            normed = self.loftup.channelnorm(features)
+            cells = cut_cells(normed, batch.starts, output.shape[2], self.backbone.patch)
+            return anchor_loss(output, cells)
+
+    def batch(
+        self, samples: list[Sample], examples: list[Example], rng: np.random.Generator
+    ) -> Batch:
+        """A step's windows of these images, and their targets."""
+        raise NotImplementedError
+
+    def loss(self, terms: dict[str, Tensor]) -> Tensor:
+        """The weighted sum of the terms."""
+        return sum(weight * terms[name] for name, weight in self.weights.items() if weight)
+
+    def after_step(self, step: int) -> None:
+        """What follows the optimizer's step number `step`, counted from 1."""
+
+
+@torch.no_grad()
+def mean_cosine(output: Tensor, target: Tensor) -> Tensor:
+    """Mean over pixels of the cosine of (…, C, H, W) with its target."""
+    return F.cosine_similarity(output, target, dim=-3).mean()

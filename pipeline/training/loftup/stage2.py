@@ -1,0 +1,110 @@
+"""Stage 2: a teacher that sees enlarged crops tells what lies between the cells.
+
+Shapes: n windows, C channels, s side of a window, S side of an image, P pixels of an affinity
+matrix.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.loftup import LoftUp
+
+from ..loop import blend
+from .backbone import Backbone
+from .config import LoftUpConfig
+from .losses import affinity_loss
+from .samples import Sample, resize
+from .stage import Batch, Stage, mean_cosine
+from .targets import Example, reduction, refine
+
+AFFINITY_WEIGHT = 20.0  # as in the authors' scripts: squared differences of cosines are small
+
+
+class SecondStage(Stage):
+    """Self-distillation: a teacher that sees enlarged crops tells what is between the cells.
+
+    The teacher starts as the student and follows it slowly. It upsamples crops of the enlarged
+    image; its output is drawn to the masks and shrunk to the crop's place in the student's output.
+    Places are whole cells, so the zoom t takes the values S / (k · patch) within the range.
+    """
+
+    def __init__(
+        self, loftup: LoftUp, backbone: Backbone, config: LoftUpConfig, precision: torch.dtype
+    ) -> None:
+        super().__init__(loftup, backbone, config, precision)
+        low, high = config.enlarge
+        cells = config.side // backbone.patch
+        self.place_cells = [n for n in range(1, cells + 1) if low <= cells / n <= high]
+        if not self.place_cells:
+            raise ValueError(
+                f"no crop of whole cells enlarges {low:g} to {high:g} times at side {config.side}: "
+                f"{backbone.name} has {cells} cells a side; widen --enlarge"
+            )
+        self.zoom = math.ceil(cells / self.place_cells[0])
+        self.weights = {"affinity": AFFINITY_WEIGHT, "anchor": config.anchor}
+        # Not a part of the module: it has no gradients, and its state is saved on its own.
+        self._teacher = [copy.deepcopy(loftup).eval().requires_grad_(False)]
+
+    @property
+    def teacher(self) -> LoftUp:
+        return self._teacher[0]
+
+    def examples(self, samples: list[Sample]) -> list[Example]:
+        side = self.config.side
+        return super().examples([resize(sample.image, sample.masks, side) for sample in samples])
+
+    def batch(
+        self, samples: list[Sample], examples: list[Example], rng: np.random.Generator
+    ) -> Batch:
+        """Crops of the samples, and what the teacher makes of them."""
+        config, patch = self.config, self.backbone.patch
+        cells = config.side // patch
+        place = int(rng.choice(self.place_cells))
+        corners = rng.integers(0, cells - place + 1, (len(samples), config.crops, 2))
+        starts = [[(int(y) * patch, int(x) * patch) for y, x in some] for some in corners]
+        side = place * patch
+        crops = [
+            _crop(sample, (top, left, side), self.zoom, config.side)
+            for sample, places in zip(samples, starts, strict=True)
+            for top, left in places
+        ]
+        count = min(config.affinity_pixels, side * side)
+        pixels = np.stack([rng.choice(side * side, count, replace=False) for _ in crops])
+        with torch.no_grad():
+            shrink = reduction(config.side, side).to(examples[0].features.device)
+            target = torch.stack([shrink @ self._teach(crop) @ shrink.T for crop in crops])
+        return Batch(examples, starts, target, torch.from_numpy(pixels).to(target.device))
+
+    def _teach(self, crop: Sample) -> Tensor:
+        """(C, S, S): the teacher's output for a crop, drawn to the masks."""
+        device = next(self.teacher.parameters()).device
+        image = torch.from_numpy(crop.image).permute(2, 0, 1)[None].to(device)
+        features = self.backbone.features(image)
+        low = self.precision != torch.float32
+        with torch.autocast(device.type, self.precision, enabled=low):
+            output = self.teacher(features, image)[0].float()
+        return refine(output, torch.from_numpy(crop.masks).to(device), self.config.alpha)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The terms of the loss, and the mean cosine with the target."""
+        output = self.upsample(self.loftup, batch)
+        terms = {"affinity": affinity_loss(output, batch.target, batch.pixels)}
+        terms["anchor"] = self.anchor(output, batch)
+        return terms | {"cosine": mean_cosine(output, batch.target)}
+
+    def after_step(self, step: int) -> None:
+        if step % self.config.teacher_every == 0:
+            blend(self.teacher.state_dict(), self.loftup, self.config.teacher_decay)
+
+
+def _crop(sample: Sample, place: tuple[int, int, int], zoom: int, side: int) -> Sample:
+    """The teacher's view of a place (top, left, side) in the student's pixels."""
+    top, left, extent = (n * zoom for n in place)
+    area = np.s_[top : top + extent, left : left + extent]
+    return resize(sample.image[area], sample.masks[area], side)

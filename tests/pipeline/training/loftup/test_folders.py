@@ -1,0 +1,180 @@
+"""Folders in SA-1B's format and with label PNGs; what is wrong in them is named and left out."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco
+
+from pipeline.index_png import write_index_png
+from pipeline.result import encode_rle
+from pipeline.training.loftup.folders import label_folder, sa1b_folder
+from pipeline.training.loftup.sa1b import decode_counts, decode_mask, read_sa1b
+from pipeline.training.loftup.samples import central_view, random_view
+
+H, W = 40, 56
+
+
+def box(top: int, left: int, bottom: int, right: int) -> np.ndarray:
+    mask = np.zeros((H, W), bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def annotation(mask: np.ndarray) -> dict:
+    return {"segmentation": encode_rle(mask), "area": int(mask.sum()), "predicted_iou": 0.9}
+
+
+def write_image(path: Path, seed: int = 0) -> None:
+    values = np.random.default_rng(seed).integers(0, 255, (H, W, 3)).astype(np.uint8)
+    Image.fromarray(values).save(path)
+
+
+def write_sa1b(folder: Path, name: str, annotations: object) -> Path:
+    write_image(folder / f"{name}.jpg")
+    path = folder / f"{name}.json"
+    content = {"image": {"height": H, "width": W}, "annotations": annotations}
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_counts_are_read_as_pycocotools_writes_them(seed):
+    rng = np.random.default_rng(seed)
+    shape = [(1, 1), (7, 5), (300, 400), (1500, 2250)][seed]
+    mask = rng.random(shape) < (0.5, 0.1, 0.002, 0.0001)[seed]
+    mask.flat[0] = True  # a first run of no pixel
+    mask[:, shape[1] // 2 :] ^= seed > 1  # long runs as well
+    rle = encode_rle(mask)
+    np.testing.assert_array_equal(decode_mask({"segmentation": rle}, shape), mask)
+    np.testing.assert_array_equal(coco.decode(rle).astype(bool), mask)
+
+
+def test_uncompressed_counts_by_hand():
+    np.testing.assert_array_equal(decode_counts("024"), [0, 2, 4])
+    record = {"segmentation": {"size": [2, 3], "counts": [1, 2, 3]}}
+    expected = [[False, True, False], [True, False, False]]  # down the columns
+    np.testing.assert_array_equal(decode_mask(record, (2, 3)), expected)
+
+
+def test_the_smaller_mask_is_on_top(tmp_path):
+    small, large = box(10, 10, 20, 20), box(5, 5, 30, 30)
+    path = write_sa1b(tmp_path, "sa_1", [annotation(small), annotation(large)])
+    labels = read_sa1b(path, (H, W), lambda *_: pytest.fail("nothing is wrong here"))
+    np.testing.assert_array_equal(labels, np.where(small, 1, np.where(large, 0, -1)))
+
+
+BAD = {
+    "no segmentation": {"area": 3},
+    "the image has": {"segmentation": encode_rle(np.ones((W, H), bool))},
+    "do not add up": {"segmentation": {"size": [H, W], "counts": [3, 4]}},
+    "no pixel": annotation(np.zeros((H, W), bool)),
+    "not COCO's": {"segmentation": {"size": [H, W], "counts": "~~~\x7f"}},
+    "neither text": {"segmentation": {"size": [H, W], "counts": [1.5, None]}},
+    "too large": {"segmentation": {"size": [H, W], "counts": "o" * 30 + "0"}},
+    "do not fit": {"segmentation": {"size": [H, W], "counts": [10**30, 1]}},
+    "not ASCII": {"segmentation": {"size": [H, W], "counts": "é"}},
+    "no segmentation with": {"segmentation": "x"},
+}
+
+
+def test_bad_masks_are_named_and_the_good_one_stays(tmp_path):
+    good = box(4, 4, 9, 9)
+    path = write_sa1b(tmp_path, "sa_7", [*BAD.values(), annotation(good)])
+    told = {}
+    labels = read_sa1b(path, (H, W), told.__setitem__)
+    np.testing.assert_array_equal(labels == 0, good)
+    assert list(told) == [f"sa_7.json, mask {i}" for i in range(len(BAD))]
+    for why, reason in zip(BAD, told.values(), strict=True):
+        assert why in reason
+
+
+def test_bad_files_are_named_once_and_left_out(tmp_path, caplog):
+    for i in range(8):
+        write_sa1b(tmp_path, f"sa_{i}", [annotation(box(2, 2, 30, 50))])
+    (tmp_path / "sa_1.json").write_text("{")
+    (tmp_path / "sa_2.json").write_text("[]")
+    write_sa1b(tmp_path, "sa_3", [annotation(np.zeros((H, W), bool))])
+    (tmp_path / "sa_4.jpg").write_bytes(b"no picture")
+    write_image(tmp_path / "alone.jpg")
+    with caplog.at_level(logging.INFO):
+        source = sa1b_folder(tmp_path, held_out=1)
+        rng = np.random.default_rng(0)
+        samples = [source.draw(rng, 32) for _ in range(60)]
+        (held_out,) = source.held_out(1, 32)
+    assert all(s.image.shape == (32, 32, 3) and s.masks.shape == (32, 32) for s in samples)
+    assert held_out.masks.max() == 0
+    assert "1 of 9 images have no masks" in caplog.text
+    bad = {"sa_1.jpg", "sa_2.jpg", "sa_3.jpg", "sa_3.json, mask 0", "sa_4.jpg"}
+    assert set(source.skipped) == bad
+    assert len([r for r in caplog.records if r.levelname == "WARNING"]) == 5
+
+
+def test_a_folder_without_a_usable_image_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        sa1b_folder(tmp_path / "nowhere", 1)
+    with pytest.raises(FileNotFoundError, match="--labels"):
+        sa1b_folder(tmp_path, 1)
+    for i in range(3):
+        write_sa1b(tmp_path, f"sa_{i}", [])
+    with pytest.raises(ValueError, match=r"3 images in a row.*no usable mask"):
+        sa1b_folder(tmp_path, 1)
+
+
+def test_a_folder_that_goes_bad_stops_the_run(tmp_path):
+    for i in range(4):
+        write_sa1b(tmp_path, f"sa_{i}", [annotation(box(0, 0, H, W))])
+    source = sa1b_folder(tmp_path, 1)
+    for i in range(4):
+        (tmp_path / f"sa_{i}.json").write_text("")
+    with pytest.raises(ValueError, match=r"50 images in a row.*no JSON"):
+        source.draw(np.random.default_rng(0), 32)
+
+
+def test_label_maps(tmp_path):
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    images.mkdir(), labels.mkdir()
+    values = np.where(box(0, 0, H, 28), 15, 255).astype(np.uint8)
+    values[:4] = 0
+    for i in range(4):
+        write_image(images / f"{i}.jpg", i)
+        write_index_png(labels / f"{i}.png", values)
+    write_index_png(labels / "2.png", values[1:])
+    write_index_png(labels / "3.png", np.full_like(values, 255))
+    source = label_folder(images, labels, held_out=1)
+    rng = np.random.default_rng(1)
+    drawn = [source.draw(rng, 32).masks for _ in range(30)]
+    seen = {tuple(np.unique(masks).tolist()) for masks in drawn}
+    assert seen <= {(-1, 0, 1), (-1, 0), (0, 1), (0,), (-1,)} and len(seen) > 1
+    assert source.skipped.keys() <= {"2.jpg", "3.jpg"} and source.skipped
+    with pytest.raises(FileNotFoundError, match="no image in"):
+        label_folder(images, tmp_path, held_out=1)
+
+
+def test_held_out_images_are_never_drawn(tmp_path):
+    for i in range(5):
+        write_sa1b(tmp_path, f"sa_{i}", [annotation(box(0, 0, H, W))])
+        Image.new("RGB", (W, H), (50 * i, 0, 0)).save(tmp_path / f"sa_{i}.jpg")
+    source = sa1b_folder(tmp_path, held_out=40)
+
+    def red(sample):
+        return round(sample.image[..., 0].mean() / 50)
+
+    (held_out,) = source.held_out(40, 32)  # a fifth at most
+    rng = np.random.default_rng(0)
+    assert {red(source.draw(rng, 32)) for _ in range(60)} == {0, 1, 2, 3, 4} - {red(held_out)}
+
+
+def test_views_keep_image_and_masks_together():
+    masks = np.arange(H * W).reshape(H, W) % 3  # columns of three kinds
+    masks[:] = masks[:1] // 1
+    image = np.repeat((masks * 100).astype(np.uint8)[..., None], 3, 2)
+    view = central_view(image, masks, H)
+    np.testing.assert_array_equal(view.image[..., 0], view.masks * 100)
+    np.testing.assert_array_equal(view.masks, masks[:, 8:48])
+    views = [random_view(image, masks, np.random.default_rng(7), 24) for _ in range(2)]
+    np.testing.assert_array_equal(views[0].image, views[1].image)
+    np.testing.assert_array_equal(views[0].masks, views[1].masks)

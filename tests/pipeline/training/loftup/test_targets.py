@@ -1,0 +1,106 @@
+"""Masks and targets against hand-made answers."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from pipeline.training.loftup.samples import compact, scene_masks
+from pipeline.training.loftup.targets import (
+    cell_shares,
+    draw_to_masks,
+    enlarge_window,
+    make_examples,
+    mask_weights,
+    reduction,
+    refine,
+    stage1_target,
+)
+from pipeline.world import Scene
+
+from .conftest import H, W
+
+
+def test_a_scenes_masks_are_objects_and_surfaces():
+    instances, stuff = np.zeros((H, W), np.int16), np.full((H, W), 4, np.uint8)
+    instances[:16, 8:16] = 1
+    stuff[16:] = 9
+    masks = scene_masks(Scene(np.zeros((H, W, 3), np.uint8), instances, ("thing",), stuff))
+    assert masks.shape == (H, W) and masks.max() == 2
+    assert len({masks[0, 0], masks[0, 8], masks[31, 0]}) == 3
+
+
+def test_labels_become_mask_numbers():
+    labels = np.array([[7, 7, 255], [3, 9, 9]])
+    np.testing.assert_array_equal(compact(labels, 255), [[1, 1, -1], [0, 2, 2]])
+    np.testing.assert_array_equal(compact(np.array([[-1, 5]]), -1), [[-1, 0]])
+
+
+def test_cell_shares(masks):
+    shares = cell_shares(masks, (2, 3))
+    np.testing.assert_allclose(shares[0], [0.5, 1, 1, 0, 0, 0])
+    np.testing.assert_allclose(shares[2], [0.5, 0, 0, 0, 0, 0])
+    np.testing.assert_allclose(shares[1], [0, 0, 0, 1, 1, 0.75])  # the hole belongs to nobody
+
+
+def test_purity_trusts_pure_cells(masks):
+    features = torch.tensor([8.0, 2.0, 4.0, 1.0, 1.0, 7.0])
+    means = mask_weights(masks, (2, 3), purity=True) @ features
+    assert means[2].item() == 8  # its only cell, pure or not
+    assert means[0].item() == pytest.approx((0.25 * 8 + 2 + 4) / 2.25)
+    assert means[1].item() == pytest.approx((1 + 1 + 0.5625 * 7) / 2.5625)
+
+
+def test_the_papers_mean_is_that_of_enlarged_pixels(masks):
+    features = torch.randn(4, 2, 3)
+    pixels = F.interpolate(features[None], (H, W), mode="bicubic")[0]
+    means = mask_weights(masks, (2, 3), purity=False) @ features.flatten(1).T
+    for i in range(3):
+        expected = pixels[:, torch.from_numpy(masks == i)].mean(1)
+        torch.testing.assert_close(means[i], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["bicubic", "bilinear"])
+def test_enlarged_window_is_cut_from_the_whole(mode):
+    grid = torch.randn(4, 2, 3)
+    whole = F.interpolate(grid[None], (H, W), mode=mode)[0]
+    window = enlarge_window(grid, (H, W), top=16, left=8, side=16, mode=mode)
+    torch.testing.assert_close(window, whole[:, 16:, 8:24], atol=1e-5, rtol=1e-5)
+
+
+def test_reduction_is_by_area():
+    expected = [[2 / 3, 1 / 3, 0], [0, 1 / 3, 2 / 3]]
+    torch.testing.assert_close(reduction(3, 2), torch.tensor(expected))
+    image = torch.arange(16.0).view(4, 4)
+    shrink = reduction(4, 2)
+    torch.testing.assert_close(shrink @ image @ shrink.T, F.avg_pool2d(image[None], 2)[0])
+
+
+def test_pixels_are_drawn_to_their_mask_or_left():
+    masks = torch.tensor([[0, 0], [1, -1]])
+    pixels = torch.tensor([[[1.0, 3.0], [5.0, 7.0]]])
+    drawn = draw_to_masks(pixels, torch.tensor([[10.0], [20.0]]), masks, alpha=0.8)
+    torch.testing.assert_close(drawn, torch.tensor([[[8.2, 8.6], [17.0, 7.0]]]))
+    refined = refine(pixels, masks, alpha=0.5)
+    torch.testing.assert_close(refined, torch.tensor([[[1.5, 2.5], [5.0, 7.0]]]))
+    none = torch.full((2, 2), -1)
+    torch.testing.assert_close(refine(pixels, none, alpha=0.5), pixels)
+
+
+def test_target_of_stage_1(example, loftup):
+    normed = loftup.channelnorm(example.features[None])[0].detach()
+    whole = F.interpolate(normed[None], (H, W), mode="bicubic")[0]
+    target = stage1_target(example, normed, 0.8, (16, 32, 16))
+    torch.testing.assert_close(target[:, 0, 0], 0.8 * example.normed[1] + 0.2 * whole[:, 16, 32])
+    torch.testing.assert_close(target[:, 15, 15], whole[:, 31, 47])  # in the hole
+
+
+def test_examples_are_made_of_the_backbones_features(backbone, loftup, sample):
+    (one, other) = make_examples(backbone, loftup.channelnorm, [sample, sample], purity=True)
+    assert one.image.shape == (3, 64, 64) and one.features.shape == (8, 4, 4)
+    torch.testing.assert_close(other.normed, one.normed)
+    cells = loftup.channelnorm(one.features[None])[0]
+    torch.testing.assert_close(one.normed[1], cells[:, :2, 2:].mean((1, 2)))  # all cells are pure
+    torch.testing.assert_close(
+        one.joint[2], F.normalize(one.features[:, 2:, :2].mean((1, 2)), dim=0)
+    )

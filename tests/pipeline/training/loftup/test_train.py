@@ -1,0 +1,301 @@
+"""Short runs of both stages: resumed equals uninterrupted, files that others can load."""
+
+import csv
+import dataclasses
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from models.weights import load_loftup, read_state_dict
+from pipeline.training.loftup.backbones import build_backbone
+from pipeline.training.loftup.config import LoftUpConfig, get_recipe
+from pipeline.training.loftup.pool import Pool, step_generator
+from pipeline.training.loftup.processes import Processes
+from pipeline.training.loftup.samples import RenderedScenes, Sample
+from pipeline.training.loftup.stage1 import FirstStage
+from pipeline.training.loftup.stage2 import SecondStage
+from pipeline.training.loftup.train import RunOptions, build_stage, export_best, train
+from pipeline.training.loftup.validation import WAYS, Validator, principal_colours
+from pipeline.training.loop import Run, blend, drop_rows_from
+from pipeline.world import load_world
+
+
+class Squares:
+    """A source of made-up samples."""
+
+    name = "squares"
+
+    def draw(self, rng: np.random.Generator, side: int) -> Sample:
+        masks = np.arange(4).reshape(2, 2).repeat(side // 2, 0).repeat(side // 2, 1)
+        image = rng.integers(0, 256, (4, 3))[masks] + rng.integers(-9, 9, (side, side, 3))
+        return Sample(image.clip(0, 255).astype(np.uint8), masks)
+
+    def held_out(self, count: int, side: int) -> list[Sample]:
+        return [self.draw(np.random.default_rng([7, i]), side) for i in range(count)]
+
+
+SMALL = {"side": 64, "batch": 3, "affinity_pixels": 64}
+CONFIGS = {
+    "paper 1": dataclasses.replace(get_recipe("paper", 1), **SMALL),
+    "paper 2": dataclasses.replace(get_recipe("paper", 2), **SMALL, teacher_every=2),
+    "tiny 1": dataclasses.replace(
+        get_recipe("tiny", 1), **SMALL, mask=0.0, pool=4, freeze=0.5, window_side=16
+    ),
+    "tiny 2": dataclasses.replace(get_recipe("tiny", 2), **SMALL, teacher_every=2),
+}
+
+
+def interrupt_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signal that ends a run comes in this step, counted from 1; then never again."""
+    rate, left = Run.rate, [steps]
+
+    def counted(run: Run, *args: object) -> float:
+        left[0] -= 1
+        if left[0] == 0:
+            signal.raise_signal(signal.SIGTERM)
+        return rate(run, *args)
+
+    monkeypatch.setattr(Run, "rate", counted)
+
+
+def flat(state: object, prefix: str = "") -> dict[str, torch.Tensor]:
+    """All tensors of nested dicts and lists, by path."""
+    if isinstance(state, torch.Tensor):
+        return {prefix: state}
+    items = enumerate(state) if isinstance(state, list) else getattr(state, "items", dict)()
+    return {k: v for key, part in items for k, v in flat(part, f"{prefix}/{key}").items()}
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as stream:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(stream)]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_resumed_is_uninterrupted(name, backbone, tmp_path, monkeypatch):
+    config = CONFIGS[name]
+    init = tmp_path / "init.pt"
+    torch.save(build_stage(config, backbone, None).loftup.state_dict(), init)
+    common = {"steps": 6, "init": init, "validate_every": 2, "validate_images": 2, "log_every": 1}
+    common["picture_every"] = 3
+    through, stopped = tmp_path / "through", tmp_path / "stopped"
+    args = (backbone, Squares(), Processes("cpu"))
+    train(config, RunOptions(output=through, **common), *args)
+    interrupt_after(3, monkeypatch)
+    train(config, RunOptions(output=stopped, **common), *args)
+    assert torch.load(stopped / "last.pt", weights_only=True)["step"] == 3
+    assert len(rows(stopped / "log.csv")) == 3
+    # A killed run may have logged steps after its last checkpoint.
+    with (stopped / "log.csv").open("a") as stream:
+        stream.write("3,1,0,0,0,0,0\n")
+    with pytest.raises(FileExistsError, match="--resume"):
+        train(config, RunOptions(output=stopped, **common), *args)
+    train(config, RunOptions(output=stopped, resume=True, **common), *args)
+
+    one, other = (torch.load(f / "last.pt", weights_only=True) for f in (through, stopped))
+    one, other = flat(one), flat(other)
+    assert one.keys() == other.keys() and any(k.startswith("/optimizer") for k in one)
+    assert any(k.startswith("/teacher") for k in one) is (config.stage == 2)
+    assert [k for k in one if not torch.equal(one[k], other[k])] == []
+    for file in ("log.csv", "validation.csv"):
+        assert rows(through / file) == rows(stopped / file)
+    assert [r["done"] for r in rows(through / "validation.csv")] == ["0", "2", "4", "6"]
+    best = [read_state_dict(f / "best.safetensors") for f in (through, stopped)]
+    assert all(torch.equal(best[0][k], best[1][k]) for k in best[0])
+    picture = np.asarray(Image.open(through / "pictures" / "000003.png"))
+    assert picture.shape == (64, 320, 3) and (through / "curves.png").stat().st_size > 5000
+    assert all(np.isfinite([float(v) for v in r.values()]).all() for r in rows(through / "log.csv"))
+
+
+def test_a_resumed_run_keeps_its_settings(backbone, tmp_path):
+    config = CONFIGS["paper 1"]
+    options = {"output": tmp_path, "steps": 1, "validate_images": 1}
+    train(config, RunOptions(**options), backbone, Squares(), Processes("cpu"))
+    other = dataclasses.replace(config, lr=1.0)
+    with pytest.raises(ValueError, match=r"lr 0.001 \(now 1.0\)"):
+        train(other, RunOptions(**options, resume=True), backbone, Squares(), Processes("cpu"))
+
+
+def test_training_brings_the_output_to_the_target(backbone, tmp_path):
+    config = dataclasses.replace(CONFIGS["paper 1"], lr=1e-2, batch=2)
+    options = RunOptions(output=tmp_path, steps=20, validate_every=0, validate_images=2)
+    measures = train(config, options, backbone, Squares(), Processes("cpu"))
+    first = float(rows(tmp_path / "validation.csv")[0]["cosine"])
+    assert measures["cosine"] > max(0.5, first + 0.3)
+
+
+def test_best_weights_are_official_ones(backbone, tmp_path):
+    config = CONFIGS["tiny 1"]
+    options = RunOptions(output=tmp_path, steps=2, validate_images=1)
+    train(config, options, backbone, Squares(), Processes("cpu"))
+    best = load_loftup(tmp_path / "best.safetensors")
+    assert {k.split(".")[0] for k in best.state_dict()} == {"upsampler", "channelnorm"}
+    features, image = torch.randn(1, 8, 2, 3), torch.rand(1, 3, 32, 48)
+    for suffix, exact in (("bin", False), ("safetensors", False)):
+        export_best(tmp_path, tmp_path / f"loftup.{suffix}")
+        loaded = load_loftup(tmp_path / f"loftup.{suffix}")
+        assert torch.allclose(loaded(features, image), best(features, image), atol=2e-2) > exact
+    with pytest.raises(ValueError, match=r"use \.safetensors"):
+        export_best(tmp_path, tmp_path / "loftup.txt")
+    with pytest.raises(FileNotFoundError, match="train first"):
+        export_best(tmp_path / "nothing", tmp_path / "loftup.bin")
+
+
+def test_unused_frequencies_and_fixed_parts_stay(backbone, tmp_path):
+    config = CONFIGS["tiny 1"]
+    train(config, RunOptions(output=tmp_path, steps=2, validate_images=1), backbone, Squares(),
+          Processes("cpu"))  # fmt: skip
+    start = build_stage(config, backbone, None).loftup.state_dict()
+    end = torch.load(tmp_path / "last.pt", weights_only=True)["model"]
+    listened = end["upsampler.first_conv.1.weight"].abs().amax((0, 2, 3)) > 0
+    waves = listened[:200].view(2, 20, 5)
+    assert waves.all((0, 2)).tolist() == [True] * 11 + [False] * 9 and listened[200:].all()
+    changed = {k for k in start if not torch.equal(start[k], end[k])}
+    assert not any("channelnorm" in k or "fourier_feat" in k for k in changed)
+    assert "upsampler.lr_pe.biases" in changed
+
+
+def test_pool_gives_the_same_images_from_any_step_on(backbone):
+    config = dataclasses.replace(CONFIGS["tiny 1"], fresh=1, pool=5)
+    stage = build_stage(config, backbone, None)
+
+    def images(first: int) -> list[torch.Tensor]:
+        with Pool(Squares(), stage, config, rank=0, workers=2) as pool:
+            return [
+                torch.stack([e.image for e in pool.batch(s, step_generator(1, 0, s))[1]])
+                for s in range(first, 4)
+            ]
+
+    all_steps, later = images(0), images(2)
+    assert all(torch.equal(a, b) for a, b in zip(all_steps[2:], later, strict=True))
+    seen = {tuple(image.flatten().tolist()) for step in all_steps for image in step}
+    assert len(seen) <= 8  # of 12: older images come again
+    with Pool(Squares(), stage, config, rank=1, workers=1) as pool:
+        other = pool.batch(0, step_generator(1, 1, 0))[1]
+    assert not torch.equal(other[0].image, all_steps[0][0])
+
+
+def test_teacher_target_is_where_its_crop_lies(backbone):
+    config = dataclasses.replace(CONFIGS["paper 2"], alpha=0.0, enlarge=(2.0, 2.0))
+    stage = build_stage(config, backbone, None)
+    assert isinstance(stage, SecondStage) and stage.zoom == 2
+
+    class Colours(torch.nn.Module):  # a teacher whose answer is the picture it is shown
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, features: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+            return image.float()
+
+    stage._teacher = [Colours()]
+    samples = [Squares().draw(np.random.default_rng(3), 128)]
+    batch = stage.batch(samples, stage.examples(samples), np.random.default_rng(0))
+    assert batch.target.shape == (2, 3, 32, 32) and batch.pixels.shape == (2, 64)
+    student = F.avg_pool2d(torch.from_numpy(samples[0].image).permute(2, 0, 1).float(), 2)
+    for target, (top, left) in zip(batch.target, batch.starts[0], strict=True):
+        torch.testing.assert_close(target, student[:, top : top + 32, left : left + 32])
+    assert {y % 16 for y, _ in batch.starts[0]} == {0}
+
+
+def test_zooms_are_those_of_whole_cells(backbone):
+    config = dataclasses.replace(CONFIGS["paper 2"], side=224)
+    assert build_stage(config, backbone, None).place_cells == [4, 5, 6, 7]
+    with pytest.raises(ValueError, match="widen --enlarge"):
+        build_stage(dataclasses.replace(config, enlarge=(2.1, 2.2)), backbone, None)
+
+
+def test_teacher_follows_slowly(backbone):
+    stage = build_stage(dataclasses.replace(CONFIGS["paper 2"], teacher_decay=0.75), backbone, None)
+    name = "upsampler.final_conv.0.bias"
+    with torch.no_grad():
+        stage.teacher.state_dict()[name].fill_(1.0)
+        stage.loftup.state_dict()[name].fill_(5.0)
+    stage.after_step(1)
+    assert stage.teacher.state_dict()[name][0] == 1
+    stage.after_step(2)
+    torch.testing.assert_close(stage.teacher.state_dict()[name][0], torch.tensor(2.0))
+    module = torch.nn.BatchNorm2d(1)
+    module.num_batches_tracked.fill_(4)
+    weights = {k: v.clone().zero_() for k, v in module.state_dict().items()}
+    blend(weights, module, 0.5)
+    assert weights["weight"] == 0.5 and weights["num_batches_tracked"] == 4
+
+
+def test_anchor_can_be_off(backbone):
+    for weight in (0.0, 1.0):
+        stage = build_stage(dataclasses.replace(CONFIGS["paper 2"], anchor=weight), backbone, None)
+        samples = [Squares().draw(np.random.default_rng(i), 256) for i in range(2)]
+        terms = stage(stage.batch(samples, stage.examples(samples), np.random.default_rng(0)))
+        assert terms["anchor"].requires_grad is (weight > 0) and terms["anchor"] > 0
+        assert stage.loss(terms) == 20 * terms["affinity"] + weight * terms["anchor"]
+
+
+def test_words_measure_a_clip(tmp_path):
+    torch.manual_seed(0)
+    clip = build_backbone("tiny", random_weights=True)
+    config = dataclasses.replace(get_recipe("tiny", 1), **SMALL, pool=4)
+    stage = build_stage(config, clip, None)
+    assert isinstance(stage, FirstStage)
+    world = load_world()
+    source = RenderedScenes(world)
+    samples = [source.draw(np.random.default_rng(i), 64) for i in range(2)]
+    batch = stage.batch(samples, stage.examples(samples), np.random.default_rng(0))
+    assert batch.target.shape == (4, 128, 32, 32)
+    assert stage(batch)["mask"] > 0
+    validator = Validator(stage, source, world, 2)
+    measures = validator.measure(stage.loftup.eval())
+    assert list(measures) == validator.columns
+    assert {f"{way}_edge" for way in WAYS} < set(measures)
+    expected = (measures["restored"] + measures["restored_edge"]) / 2
+    assert validator.score(measures) == expected
+    folder = Validator(stage, Squares(), world, 2)  # scenes for the words, squares for the cosine
+    assert len(folder.images) == 4
+    assert folder.measure(stage.loftup.eval())["bilinear"] == measures["bilinear"]
+
+
+def test_the_mask_term_needs_words(backbone):
+    with pytest.raises(ValueError, match="add --mask 0"):
+        build_stage(dataclasses.replace(CONFIGS["tiny 1"], mask=0.3), backbone, None)
+
+
+def test_colours_are_principal_components():
+    grid = torch.zeros(4, 2, 3)
+    grid[2] = torch.tensor([[0.0, 1.0, 2.0], [0.0, 1.0, 2.0]])  # one direction alone varies
+    small, large = principal_colours([grid, F.interpolate(grid[None], (4, 6))[0]])
+    assert large.shape == (4, 6, 3)
+    np.testing.assert_array_equal(large, small.repeat(2, 0).repeat(2, 1))
+    assert sorted({0, 255} & set(small[0, :, 0].tolist())) == [0, 255]
+    assert 120 < small[0, 1, 0] < 135
+
+
+def test_logs_lose_what_comes_again(tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("step,loss\n0,1\n20,2\n40,3\n")
+    drop_rows_from(log, 40)
+    assert log.read_text() == "step,loss\n0,1\n20,2\n"
+    drop_rows_from(log, 0)
+    assert not log.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"alpha": 1.5}, "alpha must be between 0 and 1, got 1.5"),
+        ({"optimizer": "sgd"}, "optimizer must be adamw or muon"),
+        ({"pool": 7}, "fresh must be"),
+        ({"pool": 4}, "pool must be 0 or at least the batch"),
+        ({"enlarge": (3.0, 2.0)}, "enlarge must be"),
+        ({"stage": 2, "windows": 2}, "windows must be 0 in stage 2"),
+    ],
+)
+def test_settings_are_checked(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(LoftUpConfig(), **change)
+    with pytest.raises(ValueError, match="valid: paper, tiny"):
+        get_recipe("fast", 1)

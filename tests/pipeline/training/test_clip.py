@@ -1,0 +1,74 @@
+"""Targets of the CLIP training against hand-made answers; a short run."""
+
+import argparse
+import csv
+import signal
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.training import clip as clip_training
+from pipeline.training.loop import Run
+from pipeline.world import Scene
+
+
+def test_patch_targets_of_clip():
+    """Two patches of one object, the second shared with the surface: areas, not votes."""
+    side = clip_training.SIDE
+    instances = np.zeros((side, side), np.int16)
+    instances[:16, 16:40] = 1
+    scene = Scene(
+        np.zeros((side, side, 3), np.uint8), instances, ("b",), np.ones((side, side), np.uint8)
+    )
+
+    class Names:
+        index, stuff, names = {"a": 0, "b": 1}, 2, [("a",), ("b",), ("s",), ("t",)]
+
+    shares, members = clip_training.patch_targets(scene, Names, merged=False)
+    assert shares.shape == (196, 4) and members.shape == (1, 196)
+    np.testing.assert_allclose(shares[:3], [[0, 0, 0, 1], [0, 1, 0, 0], [0, 0.5, 0, 0.5]])
+    np.testing.assert_allclose(members[0, :4], [0, 1, 0.5, 0])
+    merged, _ = clip_training.patch_targets(scene, Names, merged=True)
+    np.testing.assert_allclose(merged[:3], [[0, 0, 1], [0, 1, 0], [0, 0.5, 0.5]])
+
+
+class Stopper:
+    """Sends the signal that ends a run after two more steps."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left, cosine = 2, Run.cosine
+
+        def counted(run: Run, *args, **kwargs) -> float:
+            self.left -= 1
+            if not self.left:
+                signal.raise_signal(signal.SIGTERM)
+            return cosine(run, *args, **kwargs)
+
+        monkeypatch.setattr(Run, "cosine", counted)
+
+
+def call(training: ModuleType, *options: str) -> int:
+    parser = argparse.ArgumentParser()
+    training.add_arguments(parser)
+    return training.run(parser.parse_args([*options, "--threads", str(torch.get_num_threads())]))
+
+
+def rows(folder) -> list[dict[str, str]]:
+    with (folder / "log.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_clip_run_stops_and_resumes(tmp_path, monkeypatch):
+    options = ("--output", str(tmp_path), "--minutes", "9", "--batch", "2")
+    stopper = Stopper(monkeypatch)
+    assert call(clip_training, *options) == 0
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 2
+    with pytest.raises(FileExistsError, match="--resume"):
+        call(clip_training, *options)
+    stopper.left = 2
+    assert call(clip_training, *options, "--resume") == 0
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 4
+    row = rows(tmp_path)[0]
+    assert all(np.isfinite(float(row[name])) for name in ("csa", "region", "caption"))

@@ -1,0 +1,105 @@
+"""The program that trains LoftUp: both stages from the command line, and one-line refusals."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.weights import load_loftup
+from pipeline.result import encode_rle
+from scripts.train_loftup import main
+
+
+@pytest.fixture
+def sa1b(tmp_path) -> Path:
+    """Six images in SA-1B's format; one mask of one of them is bad."""
+    folder = tmp_path / "sa1b"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        mask = np.zeros((90, 120), bool)
+        mask[10 : 40 + i, 20:80] = True
+        values = np.where(mask[..., None], [200, 30, 10 * i], rng.integers(0, 99, (90, 120, 3)))
+        Image.fromarray(values.astype(np.uint8)).save(folder / f"sa_{i}.jpg")
+        records = [{"segmentation": encode_rle(m)} for m in (mask, ~mask)]
+        records[1]["segmentation"]["size"] = [90 - (i == 2), 120]
+        (folder / f"sa_{i}.json").write_text(json.dumps({"annotations": records}))
+    return folder
+
+
+def test_both_stages_of_a_timm_vit_on_a_folder(sa1b, tmp_path, capfd, caplog):
+    backbone = "--backbone timm:vit_tiny_patch16_224 --random-weights --device cpu --side 64"
+    common = [*backbone.split(), "--data", str(sa1b), "--validate-images", "1", "--batch", "2"]
+    first, second = tmp_path / "one", tmp_path / "two"
+    options = ["--steps", "6", "--picture-every", "3", "--tensorboard"]
+    assert main([*common, *options, "--output", str(first)]) == 0
+    assert "sa_2.json, mask 1: size [89, 120], the image has [90, 120]" in caplog.text
+    start = str(first / "best.safetensors")
+    options = ["--steps", "2", "--stage", "2", "--anchor", "0.5", "--precision", "bf16"]
+    assert main([*common, *options, "--init", start, "--output", str(second)]) == 0
+    with (second / "log.csv").open() as stream:
+        (row,) = csv.DictReader(stream)
+    loss = 20 * float(row["affinity"]) + 0.5 * float(row["anchor"])
+    assert float(row["loss"]) == pytest.approx(loss, rel=1e-3)
+    settings = json.loads((second / "settings.json").read_text())
+    assert settings["anchor"] == 0.5 and settings["lr"] == 1e-4
+    assert settings["backbone"] == "timm:vit_tiny_patch16_224"
+    assert load_loftup(second / "best.safetensors").dim == 192
+    assert {"curves.png", "pictures", "tensorboard"} <= {path.name for path in first.iterdir()}
+
+    file = tmp_path / "pytorch_model.bin"
+    assert main(["--output", str(second), "--export", str(file)]) == 0
+    assert torch.load(file, weights_only=True)["channelnorm.norm.weight"].shape == (192,)
+    assert main([*common, "--steps", "9", "--output", str(first)]) == 2
+    assert "holds a run: add --resume" in capfd.readouterr().err
+
+
+STEPS = ["--steps", "1", "--random-weights", "--device", "cpu"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--random-weights"], "--steps N or --minutes M"),
+        (["--steps", "1", "--minutes", "1"], "one of the two"),
+        (["--steps", "0"], "must be above 0"),
+        ([*STEPS, "--stage", "2"], "add --init FILE"),
+        ([*STEPS, "--stage", "3"], "invalid choice"),
+        ([*STEPS, "--init", "/nowhere.pt"], "does not exist"),
+        ([*STEPS, "--data", "/nowhere"], "give a folder of images"),
+        ([*STEPS, "--labels", "x"], "add --data FOLDER"),
+        ([*STEPS, "--side", "100"], "use for example --side 96"),
+        ([*STEPS, "--alpha", "2"], "alpha must be between 0 and 1"),
+        ([*STEPS, "--backbone", "resnet"], "unknown backbone 'resnet'"),
+        ([*STEPS, "--backbone", "timm:resnet18"], "not a ViT"),
+        ([*STEPS, "--attention", "blur"], "unknown attention"),
+        ([*STEPS, "--checkpoint", "/nowhere.pt"], "exclude each other"),
+        ([*STEPS, "--recipe", "tiny", "--window-side", "20"], "window_side must be a multiple"),
+        ([*STEPS, "--device", "tpu"], "not available"),
+        ([*STEPS, "--resume"], "drop --resume"),
+        ([*STEPS, "--workers", "0"], "--workers must be at least 1"),
+        (["--accelerate", "--minutes", "1"], "--accelerate needs --steps"),
+        (["--export", "x.bin"], "train first"),
+    ],
+)
+def test_refusals_are_one_line(argv, message, tmp_path, capfd):
+    argv = [*argv, "--output", str(tmp_path / "run")]
+    try:
+        status = main(argv)
+    except SystemExit as stop:  # argparse
+        status = stop.code
+    error = capfd.readouterr().err
+    assert status == 2 and message in error
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert not (tmp_path / "run" / "last.pt").exists()
+
+
+def test_missing_accelerate_says_how_to_get_it(tmp_path, monkeypatch, capfd):
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    assert main([*STEPS, "--accelerate", "--output", str(tmp_path)]) == 2
+    assert "pip install accelerate" in capfd.readouterr().err
