@@ -84,6 +84,19 @@ def test_rendered_voc_has_the_classes_and_surfaces_of_the_rendered_world():
     assert replace(rendered, name="tiny", class_names=(), words=()) == tiny
 
 
+def test_other_words_for_the_rendered_classes():
+    """Each stands for the class of its line, and is no other name of it."""
+    own = get_protocol("rendered-voc")
+    names = load_world().names
+    for kind in ("synonyms", "plurals"):
+        protocol = get_protocol(f"rendered-voc-{kind}")
+        other = {"words": own.words, "name": own.name}
+        assert replace(protocol, **other) == own
+        for name, words in zip(protocol.class_names, protocol.words, strict=True):
+            assert set(words) <= set(names[name])
+            assert name not in words or name in ("bird", "sheep")  # which have no other
+
+
 def test_vocabulary():
     vocabulary = get_protocol("sclip-voc21").vocabulary()
     assert vocabulary.class_names == VOC and vocabulary.background_index == 20
@@ -91,8 +104,8 @@ def test_vocabulary():
     assert get_protocol("naclip-voc20").vocabulary().background_index is None
     for name, protocol in PROTOCOLS.items():
         if name not in ("open", "tiny"):
-            assert len(protocol.vocabulary()) == (19 if name == "rendered-voc" else 20)
-    message = "protocol 'open' has no classes of its own; those with: sclip-voc21, .*rendered-voc$"
+            assert len(protocol.vocabulary()) == (19 if name.startswith("rendered-voc") else 20)
+    message = "protocol 'open' has no classes of its own; those with: sclip-voc21, .*rendered-voc-plurals$"
     with pytest.raises(ValueError, match=message):
         get_protocol("open").vocabulary()
 
