@@ -36,7 +36,7 @@ def test_both_stages_of_a_timm_vit_on_a_folder(sa1b, tmp_path, capfd, caplog):
     backbone = "--backbone timm:vit_tiny_patch16_224 --random-weights --device cpu --side 64"
     common = [*backbone.split(), "--data", str(sa1b), "--validate-images", "1", "--batch", "2"]
     first, second = tmp_path / "one", tmp_path / "two"
-    options = ["--steps", "6", "--picture-every", "3", "--tensorboard"]
+    options = ["--steps", "6", "--picture-every", "3"]
     assert main([*common, *options, "--output", str(first)]) == 0
     assert "sa_2.json, mask 1: size [89, 120], the image has [90, 120]" in caplog.text
     start = str(first / "best.safetensors")
@@ -50,13 +50,21 @@ def test_both_stages_of_a_timm_vit_on_a_folder(sa1b, tmp_path, capfd, caplog):
     assert settings["anchor"] == 0.5 and settings["lr"] == 1e-4
     assert settings["backbone"] == "timm:vit_tiny_patch16_224"
     assert load_loftup(second / "best.safetensors").dim == 192
-    assert {"curves.png", "pictures", "tensorboard"} <= {path.name for path in first.iterdir()}
+    assert {"curves.png", "pictures"} <= {path.name for path in first.iterdir()}
 
     file = tmp_path / "pytorch_model.bin"
     assert main(["--output", str(second), "--export", str(file)]) == 0
     assert torch.load(file, weights_only=True)["channelnorm.norm.weight"].shape == (192,)
     assert main([*common, "--steps", "9", "--output", str(first)]) == 2
     assert "holds a run: add --resume" in capfd.readouterr().err
+
+
+def test_tensorboard(sa1b, tmp_path):
+    pytest.importorskip("tensorboard", reason="optional: pip install tensorboard")
+    options = "--backbone timm:vit_tiny_patch16_224 --random-weights --device cpu --side 64"
+    few = ["--validate-images", "1", "--batch", "2", "--steps", "2", "--tensorboard"]
+    assert main([*options.split(), *few, "--data", str(sa1b), "--output", str(tmp_path / "a")]) == 0
+    assert any((tmp_path / "a" / "tensorboard").iterdir())
 
 
 STEPS = ["--steps", "1", "--random-weights", "--device", "cpu"]
