@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from .world_effects import add_occluders, cast_shadow, recolour
 from .world_textures import LAYOUTS, paint_surface
 
 DATA = resources.files(__package__) / "world_data"
@@ -196,6 +197,7 @@ def render_scene(
     objects: tuple[int, int] = (2, 6),
     nouns: Sequence[str] | None = None,
     side: tuple[float, float] = (20.0, 140.0),
+    varied: bool = False,
 ) -> Scene:
     """Render one scene.
 
@@ -207,6 +209,8 @@ def render_scene(
             room without hiding another is left out.
         nouns: the nouns to draw from, evenly; None draws from all.
         side: least and greatest longer side of a glyph, pixels, log-uniform.
+        varied: recolour and texture glyphs, cast shadows and put surfaces in front. The plain
+            scene of the same seed has other objects elsewhere.
     """
     height, width = size
     image, stuff = render_background(world, rng, size)
@@ -218,6 +222,8 @@ def render_scene(
         noun = pool[int(rng.integers(len(pool)))]
         glyphs = world.sprites[noun]
         sprite = _relight(glyphs[int(rng.integers(len(glyphs)))], rng)
+        if varied:
+            sprite = recolour(sprite, rng)
         for _attempt in range(4):
             length = float(np.exp(rng.uniform(np.log(side[0]), np.log(side[1]))))
             centre = (
@@ -236,11 +242,16 @@ def render_scene(
                 break
         else:
             continue
+        if varied and rng.random() < 0.5:
+            image = cast_shadow(image, pasted[..., 3], rng)
         image = image * (1 - pasted[..., 3:]) + pasted[..., :3]
         instances[covers] = len(placed) + 1
         placed.append(noun)
         areas = [left - cut for left, cut in zip(areas, hidden.tolist(), strict=True)]
         areas.append(int(covers.sum()))
+    if varied and rng.random() < 0.5:
+        surfaces = {words[0]: i for i, words in enumerate(world.stuff)}
+        image = add_occluders(image, instances, stuff, surfaces, rng)
     return Scene(image=_expose(image, rng), instances=instances, objects=tuple(placed), stuff=stuff)
 
 

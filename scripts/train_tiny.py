@@ -1,7 +1,8 @@
 """Train the models of the `tiny` preset on rendered scenes.
 
-    python scripts/train_tiny.py clip   --output runs/clip ...
-    python scripts/train_tiny.py sam2   --output runs/sam2 --minutes 75 --threads 1 --seed 1
+    python scripts/train_tiny.py clip --output runs/clip --minutes 200 --threads 2
+    python scripts/train_tiny.py clip --output runs/clip --export clip.safetensors
+    python scripts/train_tiny.py sam2 --output runs/sam2 --minutes 75
 
 The preset's LoftUp is trained by `scripts/train_loftup.py --recipe tiny`.
 `python scripts/train_tiny.py MODEL --help` lists a training's options.
@@ -42,6 +43,9 @@ def main(argv: list[str] | None = None) -> int:
             command.set_defaults(run=module.run)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    from pipeline.training.memory import return_freed_memory
+
+    return_freed_memory()
     try:
         return args.run(args)
     except (ValueError, FileNotFoundError, FileExistsError) as error:

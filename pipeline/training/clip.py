@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.clip_dense import dense_features, forward_trunk, last_block, project
+from models.device import pick_device
 from models.text import DEFAULT_TEMPLATES, encode_texts
 from models.weights import build_clip
 
@@ -38,6 +39,8 @@ from .validation import BACKGROUND, EVAL_NOUNS, Namer, enlarge, held_out_scene
 logger = logging.getLogger(__name__)
 
 SIDE, PATCH = 224, 16
+TRAINING = 10_000  # first number of the scenes' seeds; held-out scenes have another
+VARIED = 0.4  # share of scenes with shadows, occluders and recoloured things
 PLAIN_TEMPLATES = ("{}", "a {}", "a photo of a {}.", "the {}")
 
 
@@ -46,15 +49,18 @@ OFTEN = (*EVAL_NOUNS, "person", "person", "building")
 
 
 class Names:
-    """The classes of the world, things first, and the random texts that stand for them."""
+    """The classes of the world, things first, and the random texts that stand for them.
 
-    def __init__(self, world: World, tokenizer, rng: np.random.Generator) -> None:
+    `rng` and `progress` are those of the step that is drawn.
+    """
+
+    def __init__(self, world: World, tokenizer) -> None:
         self.things = world.nouns
         self.names = [*world.names.values(), *world.stuff]
         self.index = {noun: i for i, noun in enumerate(world.nouns)}
         self.stuff = len(world.nouns)
-        self.tokenizer, self.rng = tokenizer, rng
-        self.progress = 0.0
+        self.tokenizer = tokenizer
+        self.rng, self.progress = np.random.default_rng(0), 0.0
         self._tokens: dict[str, Tensor] = {}
 
     def text(self, name: str, *, plain: bool) -> str:
@@ -97,7 +103,15 @@ def training_scene(
     nouns = OFTEN if rng.random() < 0.6 else None
     least = 48.0 - 32.0 * min(1.0, progress / 0.6)
     glyphs = (least * side / SIDE, 150.0 * side / SIDE)
-    scene = render_scene(world, rng, size=(side, side), objects=(4, 10), nouns=nouns, side=glyphs)
+    scene = render_scene(
+        world,
+        rng,
+        size=(side, side),
+        objects=(4, 10),
+        nouns=nouns,
+        side=glyphs,
+        varied=rng.random() < VARIED,
+    )
     if rng.random() < 0.5:
         return scene
     part = round(side / rng.uniform(1.0, 1.7))
@@ -169,13 +183,19 @@ class Batch:
     members: tuple[Tensor, ...]  # per image (N, P), share of each patch that each object covers
     labels: tuple[Tensor, ...]  # per image (N,) int64, the objects' classes
 
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        return Batch(
+            *(part.to(device) for part in (self.tokens, self.captions, self.image, self.shares)),
+            members=tuple(part.to(device) for part in self.members),
+            labels=tuple(part.to(device) for part in self.labels),
+        )
 
-def make_batch(
-    clip: nn.Module, names: Names, world: World, rng: np.random.Generator, count: int
-) -> Batch:
+
+def make_batch(clip: nn.Module, names: Names, world: World, count: int) -> Batch:
     """Render `count` scenes and draw the texts of a step."""
     tokens, merged = names.draw()
-    scenes = [training_scene(world, rng, names.progress) for _ in range(count)]
+    scenes = [training_scene(world, names.rng, names.progress) for _ in range(count)]
     targets = [patch_targets(scene, names, merged=merged) for scene in scenes]
     shares = torch.from_numpy(np.stack([t[0] for t in targets]))  # (B, P, Q)
     things = torch.arange(shares.shape[2]) < names.stuff
@@ -213,7 +233,7 @@ def losses(clip: nn.Module, batch: Batch, *, every: bool = True) -> dict[str, Te
         out[attention] = -(batch.shares * log_probs).sum()
         if attention == "vanilla":
             logits = scale * joint[:, 0] @ captions.T  # (B, B)
-            same = torch.arange(len(logits))
+            same = torch.arange(len(logits), device=logits.device)
             out["caption"] = (F.cross_entropy(logits, same) + F.cross_entropy(logits.T, same)) / 2
         if attention == "csa":
             regions = [m @ vectors for m, vectors in zip(batch.members, patches, strict=True)]
@@ -234,19 +254,24 @@ def validate(clip: nn.Module, tokenizer, world: World, count: int = 48) -> float
     matrix = np.zeros((namer.count, namer.count), np.int64)
     for i in range(count):
         scene = held_out_scene(world, i, (SIDE, SIDE))
-        features = dense_features(clip, normalise([scene.image], clip))[0]
-        predicted = enlarge(namer.scores(features), (SIDE, SIDE)).argmax(0).numpy()
+        image = normalise([scene.image], clip).to(clip.logit_scale.device)
+        scores = namer.scores(dense_features(clip, image)[0])
+        predicted = enlarge(scores, (SIDE, SIDE)).argmax(0).cpu().numpy()
         matrix += confusion(namer.truth(scene), predicted, namer.count)
     return mean_iou(matrix)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/clip"), help="run folder")
-    parser.add_argument("--minutes", type=float, default=60, help="time budget of the whole run")
+    parser.add_argument("--steps", type=int, help="length of the run, or ...")
+    parser.add_argument("--minutes", type=float, help="... its time, of all parts together")
+    parser.add_argument("--device", help="cuda, mps or cpu (default: the best available)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--workers", type=int, default=1, help="threads that render scenes")
     parser.add_argument("--batch", type=int, default=12, help="scenes per step")
     parser.add_argument("--lr", type=float, default=1.5e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=1, help="seed of weights and scenes")
+    parser.add_argument("--validate-every", type=int, default=500, help="steps between validations")
     parser.add_argument("--resume", action="store_true", help="continue from OUTPUT/last.pt")
     parser.add_argument("--export", type=Path, help="only write the averaged weights to this file")
 
@@ -256,7 +281,7 @@ def export(weights: dict[str, Tensor], seen: Tensor, path: Path) -> None:
 
     An unknown word then adds nothing to a text instead of noise, and the file packs well.
     """
-    weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+    weights = {k: v.cpu().half() if v.is_floating_point() else v.cpu() for k, v in weights.items()}
     table = weights["token_embedding.weight"]
     weights["token_embedding.weight"] = torch.where(seen[:, None], table, torch.zeros(()).half())
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -274,36 +299,59 @@ def seen_tokens(names: Names) -> Tensor:
     return seen
 
 
+class Batches:
+    """Every step's batch, a function of the seed and the step; the next ones are drawn ahead.
+
+    With a budget of steps a resumed run therefore sees what an uninterrupted one sees.
+    """
+
+    def __init__(
+        self, clip: nn.Module, tokenizer, world: World, work: Run, args: argparse.Namespace
+    ) -> None:
+        self.clip, self.tokenizer, self.world, self.work = clip, tokenizer, world, work
+        self.seed, self.count, self.ahead = args.seed, args.batch, args.workers
+        self._threads = ThreadPoolExecutor(args.workers)
+        self._coming: dict[int, Future[Batch]] = {}
+
+    def __enter__(self) -> Batches:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    def __getitem__(self, step: int) -> Batch:
+        for number in range(step, step + self.ahead + 1):
+            if number not in self._coming:
+                self._coming[number] = self._threads.submit(self._draw, number)
+        return self._coming.pop(step).result()
+
+    def _draw(self, step: int) -> Batch:
+        names = Names(self.world, self.tokenizer)
+        names.rng = np.random.default_rng([TRAINING, self.seed, step])
+        names.progress = self.work.progress_at(step)
+        return make_batch(self.clip, names, self.world, self.count)
+
+
 def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    rng = np.random.default_rng([10_000, args.seed])
+    device = pick_device(args.device)
     world = load_world()
     folder = Path(__file__).resolve().parents[2] / "models" / "tiny" / "clip"
     clip, tokenizer = build_clip(folder)
-    names = Names(world, tokenizer, rng)
     clip.logit_scale.data.fill_(math.log(20))
+    clip.to(device)
     optimizer, average = MuonAdamW(clip, args.lr), MovingAverage(clip)
     state = {"model": clip, "optimizer": optimizer, "average": average}
-    work = Run(args.output, state, minutes=args.minutes, rng=rng, resume=args.resume or args.export)
+    work = Run.from_options(args, state)
     if args.export:
-        if not work.step:
-            raise FileNotFoundError(f"{args.output} has no last.pt to export: train first")
-        export(average.weights, seen_tokens(names), args.export)
+        export(average.weights, seen_tokens(Names(world, tokenizer)), args.export)
         return 0
 
-    def draw() -> Batch:
-        names.progress = work.progress
-        return make_batch(clip, names, world, rng, args.batch)
-
-    due = work.spent + 300
-    # The next batch is drawn while this one is learnt from; all chance lies in that one thread. A
-    # resumed run therefore goes on with other scenes than an uninterrupted one.
-    with ThreadPoolExecutor(1) as renderer:
-        coming = renderer.submit(draw)
+    with Batches(clip, tokenizer, world, work, args) as batches:
         for step in work.steps():
-            batch, coming = coming.result(), renderer.submit(draw)
-            with torch.autocast("cpu", torch.bfloat16):
+            batch = batches[step].to(device)
+            with torch.autocast(device.type, torch.bfloat16):
                 terms = losses(clip, batch, every=step % 4 == 0)
             rate = work.cosine(args.lr)
             loss = sum(WEIGHTS[name] * term for name, term in terms.items())
@@ -313,16 +361,17 @@ def run(args: argparse.Namespace) -> int:
             optimizer.step(rate)
             clip.logit_scale.data.clamp_(max=math.log(100))
             average.update(clip)
-            values = {name: term.item() for name, term in terms.items()}
             miou = math.nan
-            if work.spent > due or work.progress >= 1:
-                due = work.spent + 300
+            if (step + 1) % args.validate_every == 0 or work.last(step):
                 trained = {k: v.clone() for k, v in clip.state_dict().items()}
                 clip.load_state_dict(average.weights)
                 miou = validate(clip.eval(), tokenizer, world)
                 clip.load_state_dict(trained)
                 clip.train()
-                logger.info("step %d: held-out dense mIoU %.1f", step, miou)
-            if step % 20 == 0 or (not math.isnan(miou) and len(terms) == len(WEIGHTS)):
+                logger.info("step %d: held-out dense mIoU %.1f", step + 1, miou)
+            if step % 20 == 0 or not math.isnan(miou):
+                values = {
+                    name: terms[name].item() if name in terms else math.nan for name in WEIGHTS
+                }
                 work.log(lr=rate, scale=clip.logit_scale.exp().item(), **values, mIoU=miou)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import logging
 import math
@@ -73,6 +74,23 @@ class Run:
             raise FileExistsError(f"{last} exists: add --resume to continue, or choose --output")
         self._start = time.monotonic()
 
+    @classmethod
+    def from_options(cls, args: argparse.Namespace, state: dict[str, object]) -> Run:
+        """The run that a training's options ask for; with `--export`, the one there is.
+
+        Raises:
+            ValueError: `--steps` and `--minutes` are both given, or neither.
+            FileNotFoundError: there is no checkpoint to export or to resume from.
+        """
+        last = args.output / "last.pt"
+        if (args.export or args.resume) and not last.is_file():
+            raise FileNotFoundError(f"{last} does not exist: train first, without --resume")
+        if args.export:
+            return cls(args.output, state, total=0, resume=True)
+        if (args.steps is None) == (args.minutes is None):
+            raise ValueError("give the length of the run: --steps N or --minutes M, one of the two")
+        return cls(args.output, state, minutes=args.minutes, total=args.steps, resume=args.resume)
+
     @property
     def spent(self) -> float:
         """Seconds spent in this run, earlier parts included."""
@@ -81,9 +99,17 @@ class Run:
     @property
     def progress(self) -> float:
         """0 at the start, 1 when the budget is spent."""
+        return self.progress_at(self.step)
+
+    def progress_at(self, step: int) -> float:
+        """Progress before step number `step`; with a budget of minutes, that of now."""
         if self.total is not None:
-            return min(1.0, self.step / max(1, self.total))
+            return min(1.0, step / max(1, self.total))
         return min(1.0, self.spent / self.budget) if self.budget > 0 else 1.0
+
+    def last(self, step: int) -> bool:
+        """Whether the run ends after step number `step`."""
+        return self.progress_at(step + 1) >= 1
 
     def rate(self, base: float, schedule: str, *, warmup: float = 0.03) -> float:
         """Learning rate of a schedule: "cosine", or "constant" after the same linear warm-up."""

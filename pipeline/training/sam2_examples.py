@@ -22,6 +22,7 @@ INSIDE, OUTSIDE, TOP_LEFT, BOTTOM_RIGHT = 1, 0, 2, 3
 # prompted with different numbers of points must not share a batch.
 TOKEN_COUNTS, TOKEN_WEIGHTS = (1, 2, 3, 4), (0.58, 0.18, 0.14, 0.10)
 MASK_PROMPT_PROBABILITY = 0.4
+VARIED = 0.4  # share of scenes with shadows, occluders and recoloured things
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def random_scene(world: World, rng: np.random.Generator) -> Scene:
     """A scene of random size: sides 224…384, one in eight up to 512 pixels."""
     top = 512 if rng.random() < 0.125 else 384
     size = (int(rng.integers(224, top + 1)), int(rng.integers(224, top + 1)))
-    return render_scene(world, rng, size=size, objects=(3, 6))
+    return render_scene(world, rng, size=size, objects=(3, 6), varied=rng.random() < VARIED)
 
 
 def mirror(scene: Scene) -> Scene:

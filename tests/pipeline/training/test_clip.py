@@ -60,6 +60,38 @@ def rows(folder) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_a_resumed_clip_run_is_the_uninterrupted_one(tmp_path, monkeypatch):
+    options = ("--steps", "4", "--batch", "2", "--device", "cpu", "--validate-every", "99")
+    monkeypatch.setattr(clip_training, "validate", lambda *_: 12.5)
+    call(clip_training, *options, "--output", str(tmp_path / "whole"))
+    stopper = Stopper(monkeypatch)
+    parts = ("--output", str(tmp_path / "parts"))
+    call(clip_training, *options, *parts)
+    assert torch.load(tmp_path / "parts" / "last.pt", weights_only=True)["step"] == 2
+    stopper.left = 99
+    call(clip_training, *options, *parts, "--resume")
+    whole, resumed = (
+        torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("whole", "parts")
+    )
+    assert whole["step"] == resumed["step"] == 4
+    for part in ("model", "average"):
+        one, other = (run[part].get("weights", run[part]) for run in (whole, resumed))
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert rows(tmp_path / "whole")[-1]["mIoU"] == "12.5"  # the last step is validated
+
+
+@pytest.mark.parametrize("options", [(), ("--steps", "3", "--minutes", "1")])
+def test_a_run_has_one_budget(tmp_path, options):
+    with pytest.raises(ValueError, match="--steps N or --minutes M"):
+        call(clip_training, "--output", str(tmp_path), *options)
+
+
+@pytest.mark.parametrize("option", [("--resume",), ("--export", "x.safetensors")])
+def test_nothing_to_go_on_with(tmp_path, option):
+    with pytest.raises(FileNotFoundError, match="train first"):
+        call(clip_training, "--output", str(tmp_path), "--steps", "3", *option)
+
+
 def test_clip_run_stops_and_resumes(tmp_path, monkeypatch):
     options = ("--output", str(tmp_path), "--minutes", "9", "--batch", "2")
     stopper = Stopper(monkeypatch)
