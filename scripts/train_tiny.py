@@ -27,7 +27,7 @@ TRAININGS = {
     "clip": "CLIP on images, captions and regions",
     "sam2": "SAM 2 on points, boxes and coarse masks",
 }
-STEPS = {"clip": 11_000, "loftup1": 3_300, "loftup2": 200, "sam2": 5_000}
+STEPS = {"clip": 11_000, "loftup1": 2_400, "loftup2": 200, "sam2": 5_000}
 FILES = {
     "clip": "clip/open_clip_model.safetensors",
     "loftup2": "loftup.safetensors",
@@ -106,9 +106,6 @@ def main(argv: list[str] | None = None) -> int:
             command.set_defaults(run=module.run)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    from pipeline.training.memory import return_freed_memory
-
-    return_freed_memory()
     try:
         return args.run(args)
     except (ValueError, FileNotFoundError, FileExistsError) as error:
