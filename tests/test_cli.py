@@ -145,7 +145,8 @@ def test_bundled_scene_with_loftup(here, capsys):
     assert err == ""
     assert_scene(here, out)
     data = json.loads((here / "out.json").read_text())
-    assert data["settings"]["loftup"] == "loftup_tiny" and data["settings"]["use_loftup"]
+    assert data["settings"]["loftup"] == "loftup_tiny"
+    assert data["settings"]["upsampler"] == "loftup"
     assert sorted(p.name for p in here.iterdir()) == ["labels.png", "out.json", "out.png"]
 
 

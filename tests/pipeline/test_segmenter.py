@@ -95,7 +95,7 @@ def test_what_a_result_tells_about_itself(result, segmenter):
     assert settings["background"] == ["bat", "aeroplane"]  # the user's words win
     assert settings["prompts"] >= len(result)
     assert settings["preset"] == "random" and settings["device"] == "cpu"
-    assert settings["use_loftup"] is True and settings["loftup"].endswith("loftup.bin")
+    assert settings["upsampler"] == "loftup" and settings["loftup"].endswith("loftup.bin")
     assert settings["text_space"] == "restored" and settings["sam2"] == "sam2_tiny.yaml"
     assert EAGER.to_dict().keys() <= settings.keys() and settings["min_confidence"] == 0.2
     assert {"python", "torch", "open_clip_torch", "sam2", "numpy"} == result.versions.keys()
