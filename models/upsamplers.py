@@ -19,6 +19,7 @@ H W pixels of the output. A guide is RGB, 0…1.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import torch
@@ -235,26 +236,36 @@ def check_upsampled(upsampler: str | Upsampler, upsampled: str | None) -> None:
         )
 
 
-def load_upsampler(name: str, device: str | torch.device = "cpu") -> Upsampler:
+def load_upsampler(
+    name: str,
+    weights: str | os.PathLike | None = None,
+    *,
+    device: str | torch.device = "cpu",
+) -> Upsampler:
     """An upsampler by name, alone: for features of one's own.
 
     Args:
-        name: none, bilinear, bicubic, jbu, guided; anyup (or one of `models.presets.ANYUPS`); one
-            of `models.presets.LOFTUPS`, which must fit the backbone.
+        name: none, bilinear, bicubic, jbu, guided; anyup, or one of `models.presets.ANYUPS`;
+            loftup, or one of `models.presets.LOFTUPS`, each made for one backbone.
+        weights: a checkpoint file, or an address for AnyUp; loftup has no default.
         device: where its networks go.
 
     Raises:
         ValueError: no such upsampler; the message lists those there are.
         WeightsNotFoundError, WeightsError: see `models.weights`.
     """
+    families = {"anyup": (*ANYUPS, "anyup"), "loftup": (*LOFTUPS, "loftup")}
+    if weights is not None and name not in families:
+        raise ValueError(f"weights {str(weights)!r} need upsampler anyup or loftup, got {name!r}")
     if name in SIMPLE:
         return SIMPLE[name]
-    if name == "anyup" or name in ANYUPS:
-        return AnyUpUpsampler(load_anyup(DEFAULT_ANYUP if name == "anyup" else name).to(device))
-    if name in LOFTUPS:
-        return LoftUpUpsampler(load_loftup(name).to(device))
-    valid = ", ".join((*SIMPLE, "anyup", *ANYUPS, *LOFTUPS))
-    raise ValueError(f"unknown upsampler {str(name)!r}; valid: {valid}")
+    if name in families["anyup"]:
+        default = DEFAULT_ANYUP if name == "anyup" else name
+        return AnyUpUpsampler(load_anyup(weights or default).to(device))
+    if name in families["loftup"]:
+        return LoftUpUpsampler(load_loftup(weights or name).to(device))
+    valid = ", ".join((*SIMPLE, *families["anyup"], *families["loftup"]))
+    raise ValueError(f"unknown upsampler {name!r}; valid: {valid}")
 
 
 def as_upsampler(own: object) -> Upsampler:

@@ -86,9 +86,8 @@ def _download(url: str) -> Path:
     """The file at an address, from the cache if it was fetched before."""
     from huggingface_hub import constants
 
-    where = urllib.parse.urlsplit(url)
-    # The whole address: releases call different files by one name.
-    path = Path(constants.HF_HOME, "downloads", where.netloc, *Path(where.path).parts[1:])
+    # The whole address, as one name: releases call different files by one last part.
+    path = Path(constants.HF_HOME, "downloads", urllib.parse.quote(url, safe=""))
     if path.is_file():
         return path
     why = "HF_HUB_OFFLINE is set"
