@@ -10,7 +10,7 @@ Shapes: B batch, C feature channels, V channels of the values, d width of querie
 heads, h w low-resolution grid, H W pixels of the guide, H' W' pixels of the output.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ HEADS = 4
 GROUPS = 8
 WINDOW = 0.1  # reach of a query to each side, as a share of the image's side
 _FILTER = 5  # side of the learned filters, cells
+_ROPE_ROWS = 16  # turned at once
 
 
 class AnyUp(nn.Module):
@@ -129,19 +130,63 @@ def _encoder(first: nn.Module, width: int) -> nn.Sequential:
 
 
 class _ResBlock(nn.Module):
+    chunk_pixels = 4096  # of the whole batch
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.block = nn.Sequential(
             nn.GroupNorm(GROUPS, width),
-            nn.SiLU(inplace=True),
+            nn.SiLU(),
             nn.Conv2d(width, width, 1, bias=False),
             nn.GroupNorm(GROUPS, width),
-            nn.SiLU(inplace=True),
+            nn.SiLU(),
             nn.Conv2d(width, width, 1, bias=False),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.block(x).add_(x)
+        if torch.is_grad_enabled():
+            return self.block(x) + x
+        return self._in_chunks(x)
+
+    def _in_chunks(self, x: Tensor) -> Tensor:
+        """The same, written over x, some pixels at a time: they stay in the processor's cache.
+
+        What lies between the convolutions is made twice, once to know its mean and deviation.
+        """
+        first, _, before, second, _, after = self.block
+        flat = x.flatten(2)
+        chunks = flat.split(max(1, self.chunk_pixels // len(x)), dim=2)
+        scale, shift = _as_affine(first, chunks)
+
+        def inner(chunk: Tensor) -> Tensor:
+            activated = F.silu(torch.addcmul(shift, chunk, scale), inplace=True)
+            return before.weight.flatten(1) @ activated
+
+        inner_scale, inner_shift = _as_affine(second, map(inner, chunks))
+        for chunk in chunks:
+            activated = F.silu(torch.addcmul(inner_shift, inner(chunk), inner_scale), inplace=True)
+            chunk += after.weight.flatten(1) @ activated
+        return flat.view_as(x)
+
+
+def _as_affine(norm: nn.GroupNorm, parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Scale and shift (B, d, 1) that the norm means for all parts (B, d, pixels) together."""
+    moments, counts = [], []
+    for part in parts:
+        grouped = part.unflatten(1, (norm.num_groups, -1)).flatten(2)
+        moments.append(torch.stack(torch.var_mean(grouped, dim=2, correction=0)))
+        counts.append(part.shape[2])
+    variances, means = torch.stack(moments, dim=1)  # (parts, B, groups) each
+    shares = torch.tensor(counts, device=means.device, dtype=means.dtype)[:, None, None]
+    shares = shares / sum(counts)
+    mean = (shares * means).sum(0)
+    variance = (shares * (variances + (means - mean).square())).sum(0)
+    each = norm.num_channels // norm.num_groups
+    mean, deviation = (
+        value.repeat_interleave(each, dim=1) for value in (mean, (variance + norm.eps).sqrt())
+    )
+    scale = norm.weight / deviation
+    return scale[..., None], (norm.bias - mean * scale)[..., None]
 
 
 class _ReflectConv(nn.Conv2d):
@@ -197,9 +242,13 @@ class _Rope(nn.Module):
         columns = torch.linspace(0, 1, width, device=x.device, dtype=x.dtype)
         of_row = rows[:, None] * self.freqs[0]  # (H, d)
         of_column = columns[:, None] * self.freqs[1]  # (W, d)
-        angles = (of_row[:, None] + of_column).permute(2, 0, 1)  # (d, H, W)
-        first, second = x.chunk(2, dim=1)
-        return x * angles.cos() + torch.cat([-second, first], dim=1) * angles.sin()
+        parts = []
+        for part, angle in zip(x.split(_ROPE_ROWS, 2), of_row.split(_ROPE_ROWS), strict=True):
+            angles = (angle[:, None] + of_column).permute(2, 0, 1)  # (d, rows, W)
+            first, second = part.chunk(2, dim=1)
+            turned = torch.cat([-second, first], dim=1)
+            parts.append(part * angles.cos() + turned * angles.sin())
+        return torch.cat(parts, dim=2)
 
 
 class _CrossDecode(nn.Module):

@@ -27,9 +27,11 @@ def random_inputs(batch: int = 3, size: tuple[int, int] = (45, 70)) -> tuple[Ten
 
 @pytest.mark.parametrize("tile", [(32, 64), (7, 5)])
 @pytest.mark.parametrize(("case", "size"), [("case0", None), ("case1", (40, 42))])
-def test_matches_reference(anyup, case, size, tile):
+@pytest.mark.parametrize("gradients", [True, False])
+def test_matches_reference(anyup, case, size, tile, gradients):
     anyup.tile = tile
-    output = anyup(GOLDEN[f"{case}.image"], GOLDEN[f"{case}.features"], size)
+    with torch.set_grad_enabled(gradients):
+        output = anyup(GOLDEN[f"{case}.image"], GOLDEN[f"{case}.features"], size)
     assert max_error(output, GOLDEN[f"{case}.output"]) < 1e-5
 
 
@@ -55,6 +57,19 @@ def test_rows_of_filter_answers_equal_all_at_once(anyup):
     whole = anyup(image, features)
     anyup.key_features_encoder[0].chunk_responses = 1  # a row of the grid at a time
     assert max_error(anyup(image, features), whole) < 1e-5
+
+
+@pytest.mark.parametrize("pixels", [300, 1000, 10**6])
+def test_blocks_without_gradients_equal_the_plain_ones(anyup, pixels):
+    image, features = random_inputs()
+    for module in anyup.modules():
+        if hasattr(module, "chunk_pixels"):
+            module.chunk_pixels = pixels
+    with torch.enable_grad():  # no chunks
+        plain = anyup(image, features)
+    with torch.no_grad():
+        found = anyup(image, features)
+    assert max_error(found, plain) < 1e-5
 
 
 def test_batch_mates_do_not_matter(anyup):
