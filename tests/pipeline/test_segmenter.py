@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage.measure import label
+from torch.nn import functional as F
 
 from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
 from models.presets import Preset
@@ -273,3 +274,22 @@ def test_nothing_confident(segmenter, encoded, dumbbell):
         assert not result.label_map.any()
         assert "sam_image" not in result.timings and sam.image is None  # SAM was not run
         assert json.loads(json.dumps(result.to_json_dict()))["masks"] == []
+
+
+def blurred(features, guide, size):
+    large = F.interpolate(features, size, mode="bicubic")
+    return F.avg_pool2d(large, 5, stride=1, padding=2, count_include_pad=False)
+
+
+def test_ones_own_upsampler(preset, image):
+    own = Segmenter.from_preset(preset, device="cpu", upsampler=blurred, config=EAGER)
+    result = own.segment(image, WORDS)
+    assert result.settings["upsampler"] == "blurred" and result.settings["loftup"] == "off"
+    plain = Segmenter.from_preset(preset, device="cpu", upsampler="bicubic", config=EAGER)
+    assert plain.config.upsampler == "bicubic" == plain.segmentor.upsampler
+    assert not np.array_equal(plain.segment(image, WORDS).dense_map, result.dense_map)
+
+
+def test_two_answers_about_loftup(preset):
+    with pytest.raises(ValueError, match="use_loftup=True contradicts upsampler 'jbu': give one"):
+        Segmenter.from_preset(preset, device="cpu", use_loftup=True, upsampler="jbu")
