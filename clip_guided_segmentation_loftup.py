@@ -4,9 +4,9 @@
     python clip_guided_segmentation_loftup.py --image photo.jpg --vocabulary person "sofa,couch" \\
         --use-loftup --output result.png --save-json result.json
 
-CLIP scores every pixel against the words (SCLIP, upsampled by LoftUp with --use-loftup), confident
-regions become clicks, and SAM 2 turns the clicks into masks. Without --image the bundled scene is
-segmented by the small models shipped with the repository.
+CLIP scores every pixel against the words (SCLIP, upsampled by LoftUp with --use-loftup, or see
+--upsampler), confident regions become clicks, and SAM 2 turns the clicks into masks. Without
+--image the bundled scene is segmented by the small models shipped with the repository.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from pipeline.options import (
     Parser,
     add_model_options,
     add_pipeline_options,
+    add_upsampler_options,
     check_outputs,
     choose_preset,
+    choose_upsampler,
     config_from_args,
     read_vocabulary,
     run_main,
@@ -38,7 +40,7 @@ def __getattr__(name: str) -> object:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add_model_options(parser)
-    parser.add_argument("--use-loftup", action="store_true", help="upsample features with LoftUp")
+    add_upsampler_options(parser)
     parser.add_argument(
         "--output",
         type=Path,
@@ -69,8 +71,7 @@ def _run(args: argparse.Namespace) -> int:
     check_outputs(outputs, args.image)
     if args.save_label_map and args.save_label_map.suffix.lower() != ".png":
         raise ValueError(f"--save-label-map {args.save_label_map}: its name must end in .png")
-    if args.loftup_model and not args.use_loftup:
-        raise ValueError("--loftup-model needs --use-loftup: without it no LoftUp runs")
+    args.upsampler = choose_upsampler(args)
     vocabulary = read_vocabulary(args)
     image = load_image(args.image)
     config = config_from_args(args)
@@ -82,6 +83,7 @@ def _run(args: argparse.Namespace) -> int:
         device=args.device,
         config=config,
         loftup=args.loftup_model,
+        anyup=args.anyup_model,
         model_cfg=args.model_cfg,
         checkpoint=args.checkpoint,
     )

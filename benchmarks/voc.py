@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+from models.presets import DEFAULT_ANYUP  # noqa: E402
 from models.protocols import PROTOCOLS, Protocol  # noqa: E402
 from pipeline.arms import MEANING  # noqa: E402
 from pipeline.options import Parser, add_pipeline_options, config_from_args, run_main  # noqa: E402
@@ -64,6 +65,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     add("--resamples", type=int, default=2000, help="of the bootstrap (default: %(default)s)")
     add("--loftup-model", help="LoftUp name or weights file (default: the preset's)")
+    add(
+        "--anyup-model",
+        help=f"AnyUp name, weights file or address (default: {DEFAULT_ANYUP})",
+    )
     add("--checkpoint", type=Path, help="SAM 2 weights (default: the preset's)")
     add("--model-cfg", help="SAM 2 configuration (default: the preset's)")
     add("--device", help="cuda, mps or cpu (default: the best available)")
@@ -164,13 +169,16 @@ def _load(
     from models.weights import load_sam2
     from pipeline.arm_runner import ArmRunner
 
+    upsamplers = {arm.dense.get("upsampler") for arm in arms}
     segmentor = LoftUpSCLIPSegmentor(
         device,
         preset=preset,
-        use_loftup=any(arm.dense.get("use_loftup") for arm in arms),
+        use_loftup="loftup" in upsamplers,
         loftup_model_name=args.loftup_model,
         verbose=False,
     )
+    if "anyup" in upsamplers:
+        segmentor.load_anyup(args.anyup_model)
     sam = None
     if any(arm.needs_sam for arm in arms):
         model = load_sam2(

@@ -8,26 +8,26 @@ Shapes: Q query words, D joint width, b windows, h w patch grid, H W pixels of a
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from .loftup import restore_text_space
 from .presets import LOFTUPS, Preset, loftup_for
 from .protocols import Protocol
 from .sclip_segmentor import SCLIPSegmentor
+from .upsamplers import SIMPLE, TEXT_SPACES, UPSAMPLERS, LoftUpUpsampler, Upsampler
 from .weights import load_loftup
-from .windows import Scorer, upsampled_scores
-
-TEXT_SPACES = ("restored", "channel_norm")
+from .windows import Scorer, cosine_scores
 
 
 class LoftUpSCLIPSegmentor(SCLIPSegmentor):
     """`SCLIPSegmentor` with a switch for LoftUp.
 
     Args:
-        use_loftup: False gives exactly `SCLIPSegmentor`'s results.
+        use_loftup: True (the default) is upsampler "loftup", False "bilinear", which gives exactly
+            `SCLIPSegmentor`'s results.
         loftup_model_name: one of `models.presets.LOFTUPS` that fits the features, or the path of
             a checkpoint; None takes the preset's (loftup_clip for vit-b16).
         text_space: LoftUp's output lives in the space of its channel norm. "restored" undoes that
@@ -35,20 +35,23 @@ class LoftUpSCLIPSegmentor(SCLIPSegmentor):
             preset's.
         loftup_share: word scores are this share of LoftUp's and the rest of bilinear ones, 0…1;
             1 is LoftUp alone; None takes the preset's.
+        upsampler: "loftup", or any of `SCLIPSegmentor`'s instead of `use_loftup`.
 
     The other arguments are `SCLIPSegmentor`'s.
 
     Raises:
         ValueError: a LoftUp made for other features; the message lists those that fit. LoftUp
-            together with upsampling "probability", which has no features to upsample.
+            that is to enlarge something else than features. Two answers about LoftUp.
         WeightsNotFoundError, WeightsError: its checkpoint is missing or damaged. There is no
             fall-back to bilinear.
     """
 
+    known = UPSAMPLERS
+
     def __init__(
         self,
         device: str | torch.device | None = None,
-        use_loftup: bool = True,
+        use_loftup: bool | None = None,
         loftup_model_name: str | os.PathLike | None = None,
         use_sam: bool = False,
         use_pamr: bool = False,
@@ -57,26 +60,34 @@ class LoftUpSCLIPSegmentor(SCLIPSegmentor):
         preset: str | Preset = "vit-b16",
         attention: str = "csa",
         protocol: str | Protocol | None = None,
-        upsampling: str = "bilinear",
+        upsampler: str | Upsampler | Callable | None = None,
+        upsampled: str | None = None,
+        anyup_model: str | os.PathLike | None = None,
         whole_image: bool = False,
         text_space: str | None = None,
         loftup_share: float | None = None,
         batch: int = 8,
     ) -> None:
-        _check_upsampling(use_loftup, upsampling)
+        if upsampler is None:
+            upsampler = "bilinear" if use_loftup is False else "loftup"
+        elif use_loftup is not None and use_loftup != (upsampler == "loftup"):
+            raise ValueError(
+                f"use_loftup={use_loftup} contradicts upsampler {upsampler!r}: give one of them"
+            )
         super().__init__(
             device,
             preset=preset,
             attention=attention,
             protocol=protocol,
-            upsampling=upsampling,
+            upsampler=upsampler,
+            upsampled=upsampled,
+            anyup_model=anyup_model,
             whole_image=whole_image,
             use_sam=use_sam,
             use_pamr=use_pamr,
             verbose=verbose,
             batch=batch,
         )
-        self.use_loftup = use_loftup
         self.text_space = text_space or self.preset.text_space
         if self.text_space not in TEXT_SPACES:
             raise ValueError(
@@ -86,7 +97,7 @@ class LoftUpSCLIPSegmentor(SCLIPSegmentor):
         if not 0 <= share <= 1:
             raise ValueError(f"loftup_share must be between 0 and 1, got {share}")
         self.loftup_share = share
-        if not use_loftup:
+        if not self.use_loftup:
             return
         name = loftup_model_name or self.preset.loftup
         path = Path(name)
@@ -102,38 +113,31 @@ class LoftUpSCLIPSegmentor(SCLIPSegmentor):
         self.loftup = loftup.to(self.device)
         self._log("LoftUp %s", name)
 
-    def _upsample(self, features: Tensor, guide: Tensor) -> Tensor:
-        upsampled = self.loftup(features, guide)
-        if self.text_space == "channel_norm":
-            return upsampled
-        return restore_text_space(upsampled, features, self.loftup.channelnorm.norm)
+    @property
+    def use_loftup(self) -> bool:
+        return self.upsampler == "loftup"
+
+    def _built_in(self, name: str) -> Upsampler:
+        if name == "loftup":
+            return LoftUpUpsampler(self.loftup, self.text_space)
+        return super()._built_in(name)
+
+    def _guide(self, image: Tensor) -> Tensor:
+        # LoftUp scales the colours itself, and multiplies what is lost by rounding them before.
+        return image if self.use_loftup else super()._guide(image)
 
     def _scorer(self, text: Tensor) -> Scorer:
-        _check_upsampling(self.use_loftup, self.upsampling)
-        plain = super()._scorer(text)
-        if not self.use_loftup:
-            return plain
-        upsampled = upsampled_scores(text, self._upsample)
-        if self.loftup_share == 1:
-            return upsampled
+        scorer = super()._scorer(text)
+        if not self.use_loftup or self.loftup_share == 1:
+            return scorer
 
         def mixed(features: Tensor, guide: Tensor) -> Tensor:
-            return torch.lerp(plain(features, guide), upsampled(features, guide), self.loftup_share)
+            size = tuple(guide.shape[2:])
+            scores = cosine_scores(features, text)
+            plain = SIMPLE["bilinear"].upsample_values(scores, features, guide, size)
+            return torch.lerp(plain, scorer(features, guide), self.loftup_share)
 
         return mixed
-
-    def _features(self, features: Tensor, guide: Tensor) -> Tensor:
-        if self.use_loftup:
-            return self._upsample(features, guide)
-        return super()._features(features, guide)
-
-
-def _check_upsampling(use_loftup: bool, upsampling: str) -> None:
-    if use_loftup and upsampling == "probability":
-        raise ValueError(
-            "upsampling 'probability' enlarges probabilities, LoftUp features: "
-            "turn LoftUp off (use_loftup=False) or take upsampling 'bilinear'"
-        )
 
 
 def __getattr__(name: str) -> object:

@@ -12,14 +12,17 @@ MODELS = Path(__file__).resolve().parent
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """Where a checkpoint lies: files of a Hugging Face repository, or one shipped with the code."""
+    """Where a checkpoint lies: in a Hugging Face repository, at an address, or with the code."""
 
     repo_id: str | None = None
     filenames: tuple[str, ...] = ()  # the first that exists is taken
+    url: str | None = None  # http(s)
     path: Path | None = None
 
     def __str__(self) -> str:
-        return str(self.path) if self.path else f"{self.repo_id}/{self.filenames[0]}"
+        if self.path or self.url:
+            return str(self.path or self.url)
+        return f"{self.repo_id}/{self.filenames[0]}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +102,14 @@ LOFTUPS: dict[str, LoftUpPreset] = {
         source=Source(path=MODELS / "tiny" / "loftup.safetensors"),
     ),
 }
+
+_ANYUP = "https://github.com/wimmerth/anyup/releases/download"
+# Each fits the features of any backbone.
+ANYUPS: dict[str, Source] = {
+    "anyup_multi_backbone": Source(url=f"{_ANYUP}/checkpoint_v2/anyup_multi_backbone.pth"),
+    "anyup_paper": Source(url=f"{_ANYUP}/checkpoint/anyup_paper.pth"),
+}
+DEFAULT_ANYUP = "anyup_multi_backbone"  # trained on CLIP's features among others
 
 PRESETS: dict[str, Preset] = {
     "vit-b16": Preset(

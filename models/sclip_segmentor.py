@@ -1,7 +1,8 @@
 """SCLIP: an image and class names in, a dense class map out, without training.
 
 The dense step of the pipeline: sliding windows of CLIP features, cosines with the text vectors,
-stitching, class probabilities. `LoftUpSCLIPSegmentor` changes only how features become pixels.
+stitching, class probabilities. How patches become pixels is an upsampler's work, see
+`models.upsamplers`; `LoftUpSCLIPSegmentor` adds LoftUp to them.
 
 Shapes: Q query words, K classes, D joint width, h w patch grid, H W pixels of the image given.
 """
@@ -9,7 +10,8 @@ Shapes: Q query words, K classes, D joint width, h w patch grid, H W pixels of t
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +23,7 @@ from .clip_dense import ATTENTIONS
 from .device import clock, pick_device
 from .images import ImageSource, load_image
 from .pamr import pamr
-from .presets import Preset, get_preset
+from .presets import DEFAULT_ANYUP, Preset, get_preset
 from .protocols import Protocol, get_protocol
 from .sam2_masks import Sam2Masks
 from .scoring import (
@@ -32,15 +34,20 @@ from .scoring import (
     vote_by_masks,
 )
 from .text import TextEncoder
+from .upsamplers import (
+    SIMPLE,
+    AnyUpUpsampler,
+    Upsampler,
+    as_upsampler,
+    check_upsampled,
+)
 from .vocabulary import Vocabulary
-from .weights import load_clip, load_sam2
+from .weights import load_anyup, load_clip, load_sam2
 from .windows import (
     Scorer,
     WindowFeatures,
-    bilinear_scores,
+    cosine_scores,
     encode_windows,
-    nearest_scores,
-    probability_scores,
     resize_for_protocol,
     sliding_scores,
     whole_image_scores,
@@ -48,7 +55,6 @@ from .windows import (
 
 logger = logging.getLogger(__name__)
 
-UPSAMPLINGS = ("bilinear", "none", "probability")
 PAMR_STEPS, PAMR_DILATIONS = 10, (8, 16)  # SCLIP's and NACLIP's setting
 # Scores held at full resolution at once. Larger blocks of memory are fetched from the system anew
 # for every strip, which takes longer than the arithmetic.
@@ -86,8 +92,12 @@ class SCLIPSegmentor:
         preset: which trained models, see `models.presets`.
         attention: what CLIP's last block does, "csa", "vanilla" or "maskclip".
         protocol: name or object with windows, scale and thresholds; None takes the preset's.
-        upsampling: "bilinear", "none" (every pixel takes the score of its patch), or "probability"
-            (the patches' word probabilities are enlarged bilinearly, not their scores).
+        upsampler: "none" (every pixel takes what its patch has), "bilinear", "bicubic", "jbu",
+            "guided", "anyup", or one's own, see `models.upsamplers`.
+        upsampled: what is enlarged, the patches' "features", their "scores" for the words, or the
+            words' "probabilities"; None takes what suits the upsampler.
+        anyup_model: name, file or address of AnyUp's weights; None takes
+            `models.presets.DEFAULT_ANYUP`.
         whole_image: stitch the windows' features first and upsample once.
         use_sam: SAM 2's automatic masks vote on the label map.
         use_pamr: refine the scores with PAMR even where the protocol does not ask for it.
@@ -99,6 +109,8 @@ class SCLIPSegmentor:
         WeightsNotFoundError, WeightsError: see `models.weights`.
     """
 
+    known = (*SIMPLE, "anyup")  # names of upsamplers
+
     def __init__(
         self,
         device: str | torch.device | None = None,
@@ -106,7 +118,9 @@ class SCLIPSegmentor:
         preset: str | Preset = "vit-b16",
         attention: str = "csa",
         protocol: str | Protocol | None = None,
-        upsampling: str = "bilinear",
+        upsampler: str | Upsampler | Callable = "bilinear",
+        upsampled: str | None = None,
+        anyup_model: str | os.PathLike | None = None,
         whole_image: bool = False,
         use_sam: bool = False,
         use_pamr: bool = False,
@@ -115,22 +129,33 @@ class SCLIPSegmentor:
     ) -> None:
         if attention not in ATTENTIONS:
             raise ValueError(f"unknown attention {attention!r}; valid: {', '.join(ATTENTIONS)}")
-        if upsampling not in UPSAMPLINGS:
-            raise ValueError(f"unknown upsampling {upsampling!r}; valid: {', '.join(UPSAMPLINGS)}")
+        if not isinstance(upsampler, str):
+            upsampler = as_upsampler(upsampler)
+        elif upsampler not in self.known:
+            raise ValueError(f"unknown upsampler {upsampler!r}; valid: {', '.join(self.known)}")
+        check_upsampled(upsampler, upsampled)
         self.device = pick_device(device)
         self.preset = get_preset(preset) if isinstance(preset, str) else preset
         protocol = protocol or self.preset.protocol
         self.protocol = get_protocol(protocol) if isinstance(protocol, str) else protocol
-        self.attention, self.upsampling = attention, upsampling
+        self.attention, self.upsampler, self.upsampled = attention, upsampler, upsampled
         self.whole_image, self.use_sam, self.use_pamr = whole_image, use_sam, use_pamr
         self.verbose, self.batch = verbose, batch
         clip, tokenizer = load_clip(self.preset.clip)
         self.clip = clip.to(self.device)
         self.encode_text = TextEncoder(self.clip, tokenizer)
+        if upsampler == "anyup":
+            self.load_anyup(anyup_model)
         self._sam: Sam2Masks | None = None
         if use_sam:
             self._sam = Sam2Masks(load_sam2(self.preset.sam).to(self.device))
         self._log("CLIP %s on %s, %s attention", self.preset.name, self.device, attention)
+
+    def load_anyup(self, name: str | os.PathLike | None = None) -> None:
+        """Make upsampler "anyup" available; `name` as `anyup_model` at construction."""
+        name = name or DEFAULT_ANYUP
+        self.anyup = load_anyup(name).to(self.device)
+        self._log("AnyUp %s", name)
 
     def _log(self, message: str, *values: object) -> None:
         logger.log(logging.INFO if self.verbose else logging.DEBUG, message, *values)
@@ -153,8 +178,7 @@ class SCLIPSegmentor:
         Returns:
             `seg_map` (H, W) int64 with indices into `class_names`; then, as asked for, `logits`
             (K, H, W) float32 (log-probabilities: soft-max them over dim 0) and `features`
-            (D, H, W) float32 (upsampled by LoftUp when it is on, else bilinearly). Alone, or a
-            tuple in that order.
+            (D, H, W) float32, upsampled. Alone, or a tuple in that order.
         """
         vocabulary = (
             class_names if isinstance(class_names, Vocabulary) else Vocabulary.parse(class_names)
@@ -219,7 +243,7 @@ class SCLIPSegmentor:
     def scores(self, encoded: EncodedImage, vocabulary: Vocabulary) -> Tensor:
         """Scores (Q, h', w') of all words at the pixels of the resized image, before PAMR.
 
-        Cosines; with upsampling "probability" the words' probabilities.
+        Cosines; with upsampled "probabilities" those of the words.
         """
         return self._combine(
             encoded.windows, self._scorer(self.encode_text(vocabulary.query_words))
@@ -237,7 +261,7 @@ class SCLIPSegmentor:
     ) -> DenseResult:
         """From word scores, as `scores` gives them (or a mixture of such), to a dense class map.
 
-        They must be of the kind that this segmentor's `upsampling` makes.
+        They must be of the kind that this segmentor's `upsampled` makes.
         """
         start = clock(self.device)
         if self.use_pamr or self.protocol.pamr:
@@ -266,15 +290,49 @@ class SCLIPSegmentor:
         """What `scorer` says of all windows, at the pixels of the resized image."""
         return (whole_image_scores if self.whole_image else sliding_scores)(windows, scorer)
 
+    def _chosen(self) -> tuple[Upsampler, str]:
+        """The upsampler, and what it is to enlarge.
+
+        Raises:
+            ValueError: it cannot enlarge that.
+        """
+        check_upsampled(self.upsampler, self.upsampled)
+        upsampler = self.upsampler
+        if isinstance(upsampler, str):
+            upsampler = self._built_in(upsampler)
+        return upsampler, self.upsampled or upsampler.upsampled
+
+    def _built_in(self, name: str) -> Upsampler:
+        return AnyUpUpsampler(self.anyup) if name == "anyup" else SIMPLE[name]
+
+    def _guide(self, image: Tensor) -> Tensor:
+        """What an upsampler sees of the normalised image: RGB, 0…1."""
+        visual = self.clip.visual
+        mean, std = (
+            torch.tensor(v, device=image.device).view(3, 1, 1)
+            for v in (visual.image_mean, visual.image_std)
+        )
+        return image * std + mean
+
     def _scorer(self, text: Tensor) -> Scorer:
         """How patch features become word scores at the guide's pixels."""
-        if self.upsampling == "probability":
-            return probability_scores(text, self.protocol.logit_scale)
-        return bilinear_scores(text) if self.upsampling == "bilinear" else nearest_scores(text)
+        upsampler, upsampled = self._chosen()
+
+        def scorer(features: Tensor, guide: Tensor) -> Tensor:
+            size, guide = tuple(guide.shape[2:]), self._guide(guide)
+            if upsampled == "features":
+                return upsampler.upsample_scores(features, guide, text, size)
+            values = cosine_scores(features, text)
+            if upsampled == "probabilities":
+                values = torch.softmax(self.protocol.logit_scale * values, dim=1)
+            return upsampler.upsample_values(values, features, guide, size)
+
+        return scorer
 
     def _features(self, features: Tensor, guide: Tensor) -> Tensor:
         """Patch features at the guide's pixels."""
-        return F.interpolate(features.float(), guide.shape[2:], mode="bilinear")
+        upsampler, _ = self._chosen()
+        return upsampler.upsample(features, self._guide(guide), tuple(guide.shape[2:]))
 
     def _probabilities(
         self, scores: Tensor, size: tuple[int, int], vocabulary: Vocabulary
@@ -286,7 +344,7 @@ class SCLIPSegmentor:
         height, width = size
         word_class = torch.tensor(vocabulary.word_class, device=scores.device)
         probs = scores.new_empty(int(word_class.max()) + 1, height, width)
-        scale = None if self.upsampling == "probability" else self.protocol.logit_scale
+        scale = None if self._chosen()[1] == "probabilities" else self.protocol.logit_scale
         rows = max(1, _STRIP_ELEMENTS // (len(scores) * width))
         for top in range(0, height, rows):
             strip = resize_rows(scores, size, top, min(top + rows, height))

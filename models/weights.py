@@ -1,24 +1,30 @@
 """Find, check and load weights: the only place that downloads or unpickles anything.
 
-A checkpoint is a local file or a file of a Hugging Face repository, looked up in the hub's
-ordinary cache first. HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE and HF_TOKEN work as everywhere. Files
-hold tensors only: pickled code is refused, and nothing is ever run from a hub.
+A checkpoint is a local file, a file of a Hugging Face repository, looked up in the hub's ordinary
+cache first, or one at an address, kept in HF_HOME/downloads. HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE
+and HF_TOKEN work as everywhere. Files hold tensors only: pickled code is refused, and nothing is
+ever run from a hub.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import os
 import re
+import shutil
+import urllib.parse
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from .anyup import AnyUp
 from .loftup import LoftUp
-from .presets import LOFTUPS, ClipPreset, SamPreset, Source
+from .presets import ANYUPS, DEFAULT_ANYUP, LOFTUPS, ClipPreset, SamPreset, Source
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +54,8 @@ def resolve(source: Source) -> Path:
                 f"`git checkout -- {source.path.name}` in {source.path.parent}"
             )
         return source.path
+    if source.url is not None:
+        return _download(source.url)
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -71,6 +79,40 @@ def resolve(source: Source) -> Path:
         f"weights missing: {source} is not in the Hugging Face cache ({constants.HF_HUB_CACHE}) "
         f"and could not be downloaded ({why}); run `python scripts/download_weights.py` with "
         "network, copy the cache from a machine that has it, or use --preset tiny"
+    )
+
+
+def _download(url: str) -> Path:
+    """The file at an address, from the cache if it was fetched before."""
+    from huggingface_hub import constants
+
+    # The whole address, as one name: releases call different files by one last part.
+    path = Path(constants.HF_HOME, "downloads", urllib.parse.quote(url, safe=""))
+    if path.is_file():
+        return path
+    why = "HF_HUB_OFFLINE is set"
+    if not constants.HF_HUB_OFFLINE:
+        logger.info("downloading %s", url)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with (
+                urllib.request.urlopen(url, timeout=_HUB_TIMEOUT) as answer,
+                part.open("wb") as out,
+            ):
+                shutil.copyfileobj(answer, out)
+                length = answer.headers.get("Content-Length")
+            if length is not None and part.stat().st_size != int(length):
+                raise OSError(f"only {part.stat().st_size:,} of {int(length):,} bytes came")
+            part.replace(path)
+            return path
+        except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
+            why = _first_line(error)
+        finally:
+            part.unlink(missing_ok=True)
+    raise WeightsNotFoundError(
+        f"weights missing: {url} could not be downloaded ({why}); fetch it with a machine that has "
+        f"network and give the file's path, or put it at {path}"
     )
 
 
@@ -252,6 +294,34 @@ def load_loftup(name_or_path: str | os.PathLike) -> LoftUp:
     loftup = LoftUp(len(norm))
     load_strictly(loftup, state, path)
     return loftup.eval().requires_grad_(False)
+
+
+def load_anyup(name_or_path: str | os.PathLike = DEFAULT_ANYUP) -> AnyUp:
+    """AnyUp in eval mode on the CPU, from one of `models.presets.ANYUPS`, an address or a file.
+
+    Raises:
+        WeightsNotFoundError, WeightsError: see `resolve`, `read_state_dict`, `load_strictly`.
+        ValueError: neither a known name nor an address nor an existing file.
+    """
+    name = str(name_or_path)
+    if name in ANYUPS:
+        path = resolve(ANYUPS[name])
+    elif name.startswith(("http://", "https://")):
+        path = resolve(Source(url=name))
+    else:
+        path = Path(name_or_path)
+        if not path.suffix and not path.exists():
+            raise ValueError(
+                f"unknown AnyUp {name!r}: give the path or address of a checkpoint or one of "
+                f"{', '.join(ANYUPS)}"
+            )
+    state = read_state_dict(path)
+    first = state.get("image_encoder.0.weight")
+    if first is None:
+        raise WeightsError(f"checkpoint {path} is no AnyUp: it has no image_encoder.0.weight")
+    anyup = AnyUp(len(first))
+    load_strictly(anyup, state, path)
+    return anyup.eval().requires_grad_(False)
 
 
 def load_sam2(

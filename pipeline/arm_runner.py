@@ -19,6 +19,7 @@ from models.device import clock
 from models.protocols import Protocol
 from models.sam2_masks import Sam2Masks
 from models.sclip_segmentor import DenseResult, EncodedImage, SCLIPSegmentor
+from models.upsamplers import upsampler_name
 
 from .arms import DENSE_ATTRIBUTES, FINAL_FIELDS, UPSAMPLERS, Arm
 from .config import PipelineConfig
@@ -48,7 +49,7 @@ class ArmRunner:
     """Runs arms on images; CLIP's features, text vectors and SAM 2's embedding are shared.
 
     Args:
-        segmentor: with LoftUp, if an arm needs it.
+        segmentor: with LoftUp and AnyUp, if an arm needs them.
         sam: None if no arm needs it.
         protocol: words, windows and thresholds, with `class_names` among VOC's.
         config: of the final masks.
@@ -72,12 +73,14 @@ class ArmRunner:
         """The segmentor with the arm's attributes."""
         segmentor = copy.copy(self.segmentor)
         vars(segmentor).update(arm.dense)
-        if arm.dense.get("use_loftup"):
-            assert hasattr(segmentor, "loftup"), "LoftUp is loaded for arms that need it"
+        for name, network in (("LoftUp", "loftup"), ("AnyUp", "anyup")):
+            if arm.dense.get("upsampler") == network:
+                assert hasattr(segmentor, network), f"{name} is loaded for arms that need it"
         return segmentor
 
-    def uses_loftup(self, arm: Arm) -> bool:
-        return arm.oracle is None and bool(getattr(self.segmentor_of(arm), "use_loftup", False))
+    def upsampler(self, arm: Arm) -> str | None:
+        """Name of the arm's upsampler; None for bounds."""
+        return None if arm.oracle else upsampler_name(self.segmentor_of(arm).upsampler)
 
     def settings(self, arm: Arm) -> dict[str, Any]:
         """What decides the arm's predictions, models and protocol apart."""
@@ -86,7 +89,8 @@ class ArmRunner:
             return {"oracle": arm.oracle} | (automatic if arm.oracle == "oracle-masks" else {})
         segmentor = self.segmentor_of(arm)
         dense = {name: getattr(segmentor, name, None) for name in DENSE_ATTRIBUTES}
-        if not dense["use_loftup"]:
+        dense["upsampler"] = self.upsampler(arm)
+        if dense["upsampler"] != "loftup":
             dense["loftup_share"] = dense["text_space"] = None
         config = dataclasses.replace(self.config, **arm.config) if arm.final else None
         return {
@@ -206,7 +210,7 @@ class _Image:
         if key in self._scores:
             return self._scores[key]
         share = attributes.get("loftup_share", 1.0)
-        if attributes.get("use_loftup") and share != 1.0:
+        if attributes.get("upsampler") == "loftup" and share != 1.0:
             plain, first = self._word_scores(attributes | UPSAMPLERS["bilinear"], encoded)
             loftup, second = self._word_scores(attributes | UPSAMPLERS["loftup"], encoded)
             self._scores[key] = (plain * (1 - share) + loftup * share, first + second)

@@ -14,16 +14,14 @@ from typing import Any
 from .config import PipelineConfig
 from .points import STRATEGIES
 
-_LOFTUP = {"use_loftup": True, "upsampling": "bilinear", "loftup_share": 1.0}
-_PLAIN = {"use_loftup": False, "loftup_share": 1.0}
 # Attributes of the segmentor.
 UPSAMPLERS: dict[str, dict[str, Any]] = {
-    "none": _PLAIN | {"upsampling": "none"},
-    "bilinear": _PLAIN | {"upsampling": "bilinear"},
-    "probability": _PLAIN | {"upsampling": "probability"},
-    "loftup": _LOFTUP,
-    "mean": _LOFTUP | {"loftup_share": 0.5},
+    name: {"upsampler": name, "upsampled": None, "loftup_share": 1.0}
+    for name in ("none", "bilinear", "bicubic", "jbu", "guided", "anyup", "loftup")
 }
+UPSAMPLERS["probability"] = UPSAMPLERS["bilinear"] | {"upsampled": "probabilities"}
+UPSAMPLERS["mean"] = UPSAMPLERS["loftup"] | {"loftup_share": 0.5}
+_FIXED = ("loftup", "probability", "mean")  # in what they enlarge
 _DENSE: dict[str, dict[str, Any]] = {
     "pamr": {"use_pamr": True},
     "csa": {"attention": "csa"},
@@ -32,6 +30,8 @@ _DENSE: dict[str, dict[str, Any]] = {
     "restored": {"text_space": "restored"},
     "channel_norm": {"text_space": "channel_norm"},
     "whole": {"whole_image": True},
+    "features": {"upsampled": "features"},
+    "scores": {"upsampled": "scores"},
 }
 # Fields of the configuration.
 _FINAL: dict[str, dict[str, Any]] = {name: {"strategy": name} for name in STRATEGIES} | {
@@ -44,6 +44,10 @@ MODIFIERS = {"sam2": {}, **_FINAL, **_DENSE}
 MEANING = {
     "none": "every pixel takes the scores of its patch",
     "bilinear": "word scores enlarged bilinearly, as published SCLIP",
+    "bicubic": "word scores enlarged bicubically",
+    "jbu": "word scores enlarged by joint bilateral upsampling",
+    "guided": "word scores enlarged bilinearly, then by the guided filter",
+    "anyup": "features enlarged by AnyUp, then scored",
     "probability": "the words' probabilities enlarged bilinearly instead of their scores",
     "loftup": "features enlarged by LoftUp, then scored; LoftUp alone",
     "mean": "half the scores of loftup, half those of bilinear",
@@ -64,10 +68,12 @@ MEANING = {
     "+restored": "LoftUp's output back in CLIP's joint space (the default)",
     "+channel_norm": "LoftUp's output compared with the words as it is",
     "+whole": "the whole image is upsampled at once instead of window by window",
+    "+features": "features enlarged, then scored (the default of anyup)",
+    "+scores": "word scores enlarged (the default of all but anyup and loftup)",
 }
 # What makes a dense map; written beside the predictions.
 DENSE_ATTRIBUTES = (
-    "attention", "upsampling", "use_loftup", "loftup_share", "text_space", "whole_image",
+    "attention", "upsampler", "upsampled", "loftup_share", "text_space", "whole_image",
     "use_pamr", "use_sam",
 )  # fmt: skip
 
@@ -126,7 +132,11 @@ def parse_arm(name: str) -> Arm:
         if len(rivals) > 1:
             raise ValueError(f"arm {name!r}: give only one of +{' +'.join(rivals)}")
         (config if word in _FINAL else dense).update(MODIFIERS[word])
-    if "text_space" in dense and not dense["use_loftup"]:
+    fixed = [word for word in modifiers if base in _FIXED and word in ("features", "scores")]
+    if fixed:
+        valid = ", ".join(word for word in UPSAMPLERS if word not in _FIXED)
+        raise ValueError(f"arm {name!r}: +{fixed[0]} is for {valid} only")
+    if "text_space" in dense and dense["upsampler"] != "loftup":
         raise ValueError(f"arm {name!r}: +{dense['text_space']} is for loftup and mean only")
     return Arm(name=name, dense=dense, final=final, config=config)
 

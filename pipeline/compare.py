@@ -185,8 +185,8 @@ def measure(without: Segmentation, with_loftup: Segmentation) -> dict[str, Any]:
 def _without_loftup(segmenter: Segmenter) -> Segmenter:
     """The same networks, LoftUp switched off."""
     segmentor = copy.copy(segmenter.segmentor)
-    segmentor.use_loftup = False
-    config = dataclasses.replace(segmenter.config, use_loftup=False)
+    segmentor.upsampler, segmentor.upsampled = "bilinear", None
+    config = dataclasses.replace(segmenter.config, upsampler="bilinear", upsampled=None)
     return Segmenter(segmentor, segmenter.sam, config, segmenter.names | {"loftup": "off"})
 
 

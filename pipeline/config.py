@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+DEFAULT_UPSAMPLER = "bilinear"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PipelineConfig:
@@ -15,7 +17,8 @@ class PipelineConfig:
     """
 
     attention: str = "csa"  # CLIP's last block: csa, vanilla, maskclip
-    use_loftup: bool = False  # upsample the features; else bilinear scores
+    upsampler: str = DEFAULT_UPSAMPLER  # none, bilinear, bicubic, jbu, guided, loftup, anyup
+    upsampled: str | None = None  # features, scores or probabilities; None: what suits it
     text_space: str | None = None  # LoftUp's way back to text: restored, channel_norm; None: preset
     loftup_share: float | None = None  # of LoftUp's scores, the rest bilinear ones; None: preset
     whole_image: bool = False  # stitch the windows' features and upsample once
@@ -35,13 +38,15 @@ class PipelineConfig:
     def __post_init__(self) -> None:
         # Not at the top: the programs list the defaults in --help, which need not load torch.
         from models.clip_dense import ATTENTIONS
-        from models.loftup_sclip_segmentor import TEXT_SPACES
+        from models.upsamplers import TEXT_SPACES, UPSAMPLED, UPSAMPLERS, check_upsampled
 
         from .masks import RULES
         from .points import STRATEGIES
 
         choices = {
             "attention": ATTENTIONS,
+            "upsampler": UPSAMPLERS,
+            "upsampled": (None, *UPSAMPLED),
             "text_space": (None, *TEXT_SPACES),
             "strategy": tuple(STRATEGIES),
             "mask_choice": RULES,
@@ -51,6 +56,7 @@ class PipelineConfig:
             if value not in valid:
                 names = ", ".join(v for v in valid if v)
                 raise ValueError(f"unknown {field} {value!r}; valid: {names}")
+        check_upsampled(self.upsampler, self.upsampled)
         for field in ("min_confidence", "min_score", "min_agreement", "iou_threshold"):
             value = getattr(self, field)
             if not 0 <= value <= 1:

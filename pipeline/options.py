@@ -12,11 +12,11 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from models.presets import PRESETS, get_preset
+from models.presets import ANYUPS, DEFAULT_ANYUP, PRESETS, get_preset
 from models.protocols import get_protocol
 from models.vocabulary import Vocabulary
 
-from .config import PipelineConfig
+from .config import DEFAULT_UPSAMPLER, PipelineConfig
 
 
 class BundledScene(NamedTuple):
@@ -77,6 +77,41 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verbose", action="store_true", help="log more; tracebacks of errors")
 
 
+def add_upsampler_options(parser: argparse.ArgumentParser) -> None:
+    """--upsampler, its short form --use-loftup, and AnyUp's weights."""
+    parser.add_argument(
+        "--upsampler",
+        metavar="NAME",
+        help="from patches to pixels: none, bilinear, bicubic, jbu, guided, loftup, anyup "
+        f"(default: {DEFAULT_UPSAMPLER})",
+    )
+    parser.add_argument("--use-loftup", action="store_true", help="short for --upsampler loftup")
+    parser.add_argument(
+        "--anyup-model",
+        help=f"AnyUp name ({', '.join(ANYUPS)}), weights file or address "
+        f"(default: {DEFAULT_ANYUP})",
+    )
+
+
+def choose_upsampler(args: argparse.Namespace) -> str:
+    """What --upsampler, --use-loftup and the options about weights say together.
+
+    Raises:
+        ValueError: they contradict each other.
+    """
+    name = args.upsampler or ("loftup" if args.use_loftup else DEFAULT_UPSAMPLER)
+    if args.use_loftup and name != "loftup":
+        raise ValueError(
+            f"--use-loftup is short for --upsampler loftup and contradicts --upsampler {name}: "
+            "give one of them"
+        )
+    if args.loftup_model and name != "loftup":
+        raise ValueError("--loftup-model needs --use-loftup: without it no LoftUp runs")
+    if args.anyup_model and name != "anyup":
+        raise ValueError("--anyup-model needs --upsampler anyup: without it no AnyUp runs")
+    return name
+
+
 _HELP = {
     "min_confidence": "least class probability of a prompt region",
     "min_region_size": "least region size, pixels",
@@ -87,6 +122,7 @@ _HELP = {
     "prompt_box": "also give SAM 2 each region's box",
     "prompt_mask": "also give SAM 2 each region's mask",
     "attention": "CLIP's last block: csa, vanilla, maskclip",
+    "upsampled": "what is enlarged: features, scores, probabilities",
     "text_space": "how LoftUp's output meets the words: restored, channel_norm",
     "loftup_share": "weight of LoftUp's scores against bilinear ones, 1 is LoftUp alone",
     "whole_image": "upsample the whole image at once instead of window by window",
@@ -115,7 +151,8 @@ def add_pipeline_options(
             )
         elif field.default is None:
             kind = float if "float" in field.type else str
-            group.add_argument(flag, type=kind, help=f"{text} (default: the preset's)")
+            whose = "the upsampler's" if field.name == "upsampled" else "the preset's"
+            group.add_argument(flag, type=kind, help=f"{text} (default: {whose})")
         else:
             group.add_argument(
                 flag,

@@ -12,16 +12,17 @@ import dataclasses
 import importlib.metadata
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from models.device import clock
 from models.images import ImageSource
 from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
-from models.presets import Preset, get_preset
+from models.presets import DEFAULT_ANYUP, Preset, get_preset
 from models.sam2_masks import Sam2Masks
 from models.sclip_segmentor import DenseResult, EncodedImage, SCLIPSegmentor
+from models.upsamplers import Upsampler, upsampler_name
 from models.vocabulary import Vocabulary
 from models.weights import load_sam2
 
@@ -61,9 +62,11 @@ class Segmenter:
         name: str | Preset = "vit-b16",
         *,
         use_loftup: bool | None = None,
+        upsampler: str | Upsampler | Callable | None = None,
         device: str | None = None,
         config: PipelineConfig | None = None,
         loftup: str | os.PathLike | None = None,
+        anyup: str | os.PathLike | None = None,
         model_cfg: str | None = None,
         checkpoint: str | os.PathLike | None = None,
     ) -> Segmenter:
@@ -71,10 +74,12 @@ class Segmenter:
 
         Args:
             name: one of `models.presets.PRESETS`, or a preset of one's own.
-            use_loftup: overrides the configuration's.
+            use_loftup: short for upsampler "loftup", or "bilinear".
+            upsampler: overrides the configuration's; one's own, too, see `models.upsamplers`.
             device: cuda, mps or cpu; None takes the best there is.
             config: settings; None takes the defaults.
             loftup: LoftUp's name or checkpoint file instead of the preset's.
+            anyup: AnyUp's name, checkpoint file or address instead of the default.
             model_cfg, checkpoint: SAM 2's configuration and weights instead of the preset's.
 
         Raises:
@@ -82,27 +87,33 @@ class Segmenter:
             WeightsNotFoundError, WeightsError: see `models.weights`.
         """
         config = config or PipelineConfig()
-        if use_loftup is not None:
-            config = dataclasses.replace(config, use_loftup=use_loftup)
+        if upsampler is None and use_loftup is None:
+            upsampler = config.upsampler
         preset = get_preset(name) if isinstance(name, str) else name
         segmentor = LoftUpSCLIPSegmentor(
             device,
-            use_loftup=config.use_loftup,
+            use_loftup=use_loftup,
             loftup_model_name=loftup,
             use_pamr=config.use_pamr,
             verbose=False,
             preset=preset,
             attention=config.attention,
+            upsampler=upsampler,
+            upsampled=config.upsampled,
+            anyup_model=anyup,
             whole_image=config.whole_image,
             text_space=config.text_space,
             loftup_share=config.loftup_share,
         )
+        if isinstance(segmentor.upsampler, str):
+            config = dataclasses.replace(config, upsampler=segmentor.upsampler)
         sam = load_sam2(preset.sam, model_cfg=model_cfg, checkpoint=checkpoint)
         names = {
             "preset": preset.name,
             "device": str(segmentor.device),
             "protocol": segmentor.protocol.name,
-            "loftup": str(loftup or preset.loftup) if config.use_loftup else "off",
+            "loftup": str(loftup or preset.loftup) if segmentor.use_loftup else "off",
+            "anyup": str(anyup or DEFAULT_ANYUP) if segmentor.upsampler == "anyup" else "off",
             "sam2": os.path.basename(str(model_cfg or preset.sam.model_cfg)),
         }
         return cls(segmentor, Sam2Masks(sam.to(segmentor.device)), config, names)
@@ -198,6 +209,7 @@ class Segmenter:
             settings=self.names
             | self.config.to_dict()
             | {
+                "upsampler": upsampler_name(self.segmentor.upsampler),
                 "text_space": getattr(self.segmentor, "text_space", None),
                 "loftup_share": getattr(self.segmentor, "loftup_share", None),
                 "vocabulary": [list(group) for group in words.words],

@@ -95,13 +95,14 @@ def _claim_arm(arm: Arm, settings: dict[str, Any], folder: Path, *, overwrite: b
 def model_settings(runner: ArmRunner) -> dict[str, Any]:
     """What all arms of a run have in common."""
     segmentor = runner.segmentor
-    loftup = getattr(segmentor, "loftup", None)
+    loftup, anyup = (getattr(segmentor, name, None) for name in ("loftup", "anyup"))
     return {
         "preset": segmentor.preset.name,
         "protocol": dataclasses.asdict(segmentor.protocol),
         "weights": {
             "clip": _fingerprint(segmentor.clip),
             "loftup": loftup and _fingerprint(loftup),
+            "anyup": anyup and _fingerprint(anyup),
             "sam2": runner.sam and _fingerprint(runner.sam.model),
         },
         "device": device_name(segmentor.device),
@@ -123,7 +124,8 @@ def arm_settings(runner: ArmRunner, arm: Arm, common: dict[str, Any]) -> dict[st
     """What decides the predictions of one arm; only the models that it uses."""
     used = {
         "clip": arm.oracle is None,
-        "loftup": runner.uses_loftup(arm),
+        "loftup": runner.upsampler(arm) == "loftup",
+        "anyup": runner.upsampler(arm) == "anyup",
         "sam2": arm.needs_sam,
     }
     weights = {name: value for name, value in common["weights"].items() if used[name]}

@@ -145,7 +145,8 @@ def test_bundled_scene_with_loftup(here, capsys):
     assert err == ""
     assert_scene(here, out)
     data = json.loads((here / "out.json").read_text())
-    assert data["settings"]["loftup"] == "loftup_tiny" and data["settings"]["use_loftup"]
+    assert data["settings"]["loftup"] == "loftup_tiny"
+    assert data["settings"]["upsampler"] == "loftup"
     assert sorted(p.name for p in here.iterdir()) == ["labels.png", "out.json", "out.png"]
 
 
@@ -215,6 +216,16 @@ def test_nothing_found(here, capsys, monkeypatch):
         (["--iou-threshold", "-1"], "iou_threshold must be between 0 and 1, got -1.0"),
         (["--min-region-size", "0"], "min_region_size must be at least 1, got 0"),
         (["--loftup-model", "loftup_clip"], "--loftup-model needs --use-loftup"),
+        (["--upsampler", "trilinear"], "unknown upsampler 'trilinear'; valid: none, bilinear, bic"),
+        (
+            ["--use-loftup", "--upsampler", "bilinear"],
+            "--use-loftup is short for --upsampler loftup and contradicts --upsampler bilinear",
+        ),
+        (["--anyup-model", "a.pth"], "--anyup-model needs --upsampler anyup"),
+        (["--upsampler", "jbu", "--loftup-model", "a.bin"], "--loftup-model needs --use-loftup"),
+        (["--upsampler", "anyup", "--anyup-model", "a.pth"], "checkpoint a.pth does not exist"),
+        (["--upsampler", "jbu", "--upsampled", "words"], "unknown upsampled 'words'; valid: feat"),
+        (["--use-loftup", "--upsampled", "scores"], "loftup enlarges features, not scores"),
         (["--output", "out.gif"], "its name must end in .png, .jpg, .jpeg, .webp"),
         (["--output", "out"], "its name must end in"),
         (["--output", "folder.png"], "--output folder.png is a folder"),

@@ -183,7 +183,7 @@ def test_whole_image(sharp, image, use_loftup):
 
 
 def test_no_upsampling_gives_blocks(sharp, image):
-    segmentor = SCLIPSegmentor("cpu", preset=sharp, upsampling="none")
+    segmentor = SCLIPSegmentor("cpu", preset=sharp, upsampler="none")
     seg_map = segmentor.predict_dense(image[:48, :48], NAMES)
     blocks = seg_map.reshape(3, 16, 3, 16).swapaxes(1, 2).reshape(9, 256)
     assert (blocks == blocks[:, :1]).all()
@@ -199,7 +199,7 @@ def changed(segmentor: SCLIPSegmentor, **settings) -> SCLIPSegmentor:
 
 def test_probability_upsampling_of_one_window(sclip, image):
     small = image[:48, :48]  # a window at its own size: nothing is stitched or resized
-    arm = changed(sclip, upsampling="probability")
+    arm = changed(sclip, upsampled="probabilities")
     _, logits = arm.predict_dense(small, NAMES, return_logits=True)
     vocabulary = Vocabulary.parse(NAMES)
     cosines = torch.einsum(
@@ -218,31 +218,31 @@ def test_probability_upsampling_of_one_window(sclip, image):
 
 
 def test_probability_upsampling_of_several_windows(sharp, sclip, image):
-    built = SCLIPSegmentor("cpu", preset=sharp, upsampling="probability")
+    built = SCLIPSegmentor("cpu", preset=sharp, upsampled="probabilities")
     vocabulary = Vocabulary.parse(["cat", "tree"], background=["wall"])
     dense = built.dense(image, vocabulary)
     # Averages and enlargements of distributions are distributions.
     np.testing.assert_allclose(dense.probs.sum(0), 1, atol=1e-5)
-    arm = changed(sclip, upsampling="probability")
+    arm = changed(sclip, upsampled="probabilities")
     assert np.array_equal(arm.dense(image, vocabulary).probs, dense.probs)
     assert not np.array_equal(sclip.dense(image, vocabulary).probs, dense.probs)
 
 
 def test_loftup_and_probability_upsampling_exclude_each_other(sharp, loftup, image):
-    message = "upsampling 'probability' enlarges probabilities, LoftUp features: turn LoftUp off"
+    message = "upsampler loftup enlarges features, not probabilities: take upsampled 'features'"
     with pytest.raises(ValueError, match=message):
-        LoftUpSCLIPSegmentor("cpu", preset=sharp, upsampling="probability")
-    arm = changed(loftup, upsampling="probability")
+        LoftUpSCLIPSegmentor("cpu", preset=sharp, upsampled="probabilities")
+    arm = changed(loftup, upsampled="probabilities")
     with pytest.raises(ValueError, match=message):
         arm.predict_dense(image, NAMES)
-    off = changed(arm, use_loftup=False)
+    off = changed(arm, upsampler="bilinear")
     assert off.predict_dense(image, NAMES).shape == (HEIGHT, WIDTH)
 
 
-@pytest.mark.parametrize("use_loftup", [False, True])
-def test_a_protocol_without_windows(sharp, loftup, image, use_loftup):
+@pytest.mark.parametrize("upsampler", ["bilinear", "loftup"])
+def test_a_protocol_without_windows(sharp, loftup, image, upsampler):
     protocol = dataclasses.replace(sharp.protocol, window=None)
-    arm = changed(loftup, protocol=protocol, use_loftup=use_loftup)
+    arm = changed(loftup, protocol=protocol, upsampler=upsampler)
     encoded = arm.encode(image)
     assert encoded.windows.slices == [(slice(0, 48), slice(0, 81))]
     probs = arm.dense(encoded, Vocabulary.parse(NAMES)).probs
@@ -334,7 +334,11 @@ def test_same_result_every_time(loftup, image, of_loftup):
     ("arguments", "message"),
     [
         ({"attention": "csb"}, "unknown attention 'csb'; valid: csa"),
-        ({"upsampling": "cubic"}, "unknown upsampling 'cubic'; valid: bilinear, none, prob"),
+        ({"upsampler": "cubic"}, "unknown upsampler 'cubic'; valid: none, bilinear, bicubic, jbu"),
+        ({"upsampler": 3}, "upsampler must be one of none, .* a function .*, got 3"),
+        ({"upsampler": "jbu", "upsampled": "words"}, "unknown upsampled 'words'; valid: features,"),
+        ({"upsampler": "jbu", "use_loftup": True}, "use_loftup=True contradicts upsampler 'jbu'"),
+        ({"upsampler": "loftup", "use_loftup": False}, "use_loftup=False contradicts upsampler"),
         ({"protocol": "voc"}, "unknown protocol 'voc'; valid: sclip-voc21"),
         ({"preset": "vit"}, "unknown preset 'vit'; valid: vit-b16, tiny"),
         ({"device": "tpu"}, "device 'tpu' is not available; here: .*cpu"),

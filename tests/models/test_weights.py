@@ -1,5 +1,6 @@
 """Weights: what loads, and one clear line for what does not. Every file is made here."""
 
+import io
 import json
 import os
 import pickle
@@ -16,13 +17,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models import weights
+from models.anyup import AnyUp
 from models.loftup import LoftUp
-from models.presets import LOFTUPS, PRESETS, ClipPreset, SamPreset, Source
+from models.presets import ANYUPS, LOFTUPS, PRESETS, ClipPreset, SamPreset, Source
 from models.sam2_masks import available_configs, build_sam2
 from models.weights import (
     WeightsError,
     WeightsNotFoundError,
     build_clip,
+    load_anyup,
     load_clip,
     load_loftup,
     load_sam2,
@@ -483,3 +486,89 @@ def test_configurations_without_a_published_checkpoint(tmp_path):
     own.write_text(TINY_SAM.read_text())
     with pytest.raises(ValueError, match=r"no checkpoint is published.*--checkpoint"):
         load_sam2(PRESETS["vit-b16"].sam, model_cfg=str(own))
+
+
+# AnyUp: by name, address or file
+
+
+def anyup_bytes(tmp_path: Path, width: int = 16) -> bytes:
+    torch.save(AnyUp(width).state_dict(), tmp_path / "a.pth")
+    return (tmp_path / "a.pth").read_bytes()
+
+
+@pytest.fixture
+def downloads(tmp_path, monkeypatch) -> Path:
+    """An empty cache of files from addresses."""
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    return tmp_path / "home" / "downloads"
+
+
+def test_anyup_from_a_file(tmp_path):
+    tensors = golden.load("anyup")
+    torch.save(golden.weights(tensors), tmp_path / "anyup.pth")
+    anyup = load_anyup(tmp_path / "anyup.pth")
+    assert not anyup.training and not any(p.requires_grad for p in anyup.parameters())
+    output = anyup(tensors["case0.image"], tensors["case0.features"])
+    assert golden.max_error(output, tensors["case0.output"]) < 1e-4
+
+
+def test_anyup_from_an_address_then_from_the_cache(tmp_path, downloads):
+    with hub.serve({"x/anyup.pth": anyup_bytes(tmp_path, 24)}) as (address, requests):
+        for _ in range(2):
+            assert load_anyup(f"{address}/x/anyup.pth").rope.freqs.shape == (2, 24)
+        assert requests == ["GET /x/anyup.pth"]
+    assert load_anyup(f"{address}/x/anyup.pth").rope.freqs.shape == (2, 24)  # the server is gone
+    assert len(list(downloads.iterdir())) == 1  # nothing but the file
+
+
+def test_the_releases_have_addresses_of_their_own(tmp_path, downloads, monkeypatch):
+    assert ANYUPS.keys() == {"anyup_paper", "anyup_multi_backbone"}
+    for number, name in enumerate(ANYUPS, start=1):
+        assert ANYUPS[name].url.endswith(f"/{name}.pth")
+        content = anyup_bytes(tmp_path, 8 * number)
+        with hub.serve({f"{number}/anyup.pth": content}) as (address, _):
+            source = Source(url=f"{address}/{number}/anyup.pth")
+            monkeypatch.setitem(ANYUPS, name, source)
+            assert load_anyup(name).rope.freqs.shape == (2, 8 * number)
+
+
+def test_an_address_that_cannot_be_fetched(tmp_path, downloads, monkeypatch):
+    with hub.serve({}) as (address, _), pytest.raises(WeightsNotFoundError, match="404") as error:
+        load_anyup(f"{address}/anyup.pth")
+    message = one_line(error)
+    assert "give the file's path, or put it at" in message and str(downloads) in message
+    with pytest.raises(WeightsNotFoundError, match="refused"):
+        load_anyup("http://127.0.0.1:9/anyup.pth")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(WeightsNotFoundError, match="HF_HUB_OFFLINE is set") as error:
+        load_anyup("anyup_paper")
+    assert ANYUPS["anyup_paper"].url in one_line(error)
+    assert not [path for path in downloads.rglob("*") if path.is_file()]
+
+
+def test_half_a_download_is_none(tmp_path, downloads, monkeypatch):
+    def half(url, timeout):
+        answer = io.BytesIO(b"half")
+        answer.headers = {"Content-Length": "8"}
+        return answer
+
+    monkeypatch.setattr("urllib.request.urlopen", half)
+    with pytest.raises(WeightsNotFoundError, match="only 4 of 8 bytes came"):
+        load_anyup("http://a.org/anyup.pth")
+    assert not list(downloads.iterdir())
+
+
+def test_what_is_no_anyup(tmp_path):
+    torch.save(random_loftup(), tmp_path / "loftup.pth")
+    with pytest.raises(WeightsError, match=r"loftup\.pth is no AnyUp: it has no image_encoder"):
+        load_anyup(tmp_path / "loftup.pth")
+    state = AnyUp(16).state_dict()
+    del state["rope.freqs"]
+    torch.save(state, tmp_path / "part.pth")
+    with pytest.raises(WeightsError, match=r"does not fit AnyUp: of \d+ tensors 1 missing \(rope"):
+        load_anyup(tmp_path / "part.pth")
+    with pytest.raises(WeightsNotFoundError, match=r"gone\.pth does not exist"):
+        load_anyup(tmp_path / "gone.pth")
+    with pytest.raises(ValueError, match=r"unknown AnyUp 'anyup_own'.*anyup_multi_backbone, any"):
+        load_anyup("anyup_own")

@@ -26,11 +26,15 @@ SIZE = (60, 101)
 WITHOUT_BACKGROUND = dataclasses.replace(RANDOM_PROTOCOL, name="random-20", background=())
 
 BASES = {
-    "none": {"use_loftup": False, "upsampling": "none"},
-    "bilinear": {"use_loftup": False, "upsampling": "bilinear"},
-    "probability": {"use_loftup": False, "upsampling": "probability"},
-    "loftup": {"use_loftup": True, "upsampling": "bilinear", "loftup_share": 1},
-    "mean": {"use_loftup": True, "upsampling": "bilinear", "loftup_share": 0.5},
+    "none": {"upsampler": "none", "upsampled": None},
+    "bilinear": {"upsampler": "bilinear", "upsampled": None},
+    "bicubic": {"upsampler": "bicubic", "upsampled": None},
+    "jbu": {"upsampler": "jbu", "upsampled": None},
+    "guided": {"upsampler": "guided", "upsampled": None},
+    "anyup": {"upsampler": "anyup", "upsampled": None},
+    "probability": {"upsampler": "bilinear", "upsampled": "probabilities"},
+    "loftup": {"upsampler": "loftup", "upsampled": None, "loftup_share": 1},
+    "mean": {"upsampler": "loftup", "upsampled": None, "loftup_share": 0.5},
 }
 DENSE = {
     "pamr": {"use_pamr": True},
@@ -40,6 +44,8 @@ DENSE = {
     "restored": {"text_space": "restored"},
     "channel_norm": {"text_space": "channel_norm"},
     "whole": {"whole_image": True},
+    "features": {"upsampled": "features"},
+    "scores": {"upsampled": "scores"},
 }
 FINAL = {
     "pole": {"strategy": "pole"},
@@ -70,9 +76,10 @@ def test_bases(base):
 
 @pytest.mark.parametrize("word", DENSE)
 def test_modifiers_of_the_dense_map(word):
-    plain = parse_arm("loftup").dense
-    assert parse_arm(f"loftup+{word}").dense == plain | DENSE[word]
-    for name in (f"loftup+{word}+sam2", f"loftup+sam2+{word}"):
+    base = "anyup" if word in ("features", "scores") else "loftup"
+    plain = parse_arm(base).dense
+    assert parse_arm(f"{base}+{word}").dense == plain | DENSE[word]
+    for name in (f"{base}+{word}+sam2", f"{base}+sam2+{word}"):
         arm = parse_arm(name)
         assert arm.name == name and arm.final
         assert arm.dense == plain | DENSE[word] and arm.config == {}
@@ -121,6 +128,9 @@ def test_bounds(name):
         ("loftup+sam2+sam2", "give only one of +sam2 +sam2"),
         ("bilinear+channel_norm", "+channel_norm is for loftup and mean only"),
         ("probability+restored", "+restored is for loftup and mean only"),
+        ("loftup+scores", "+scores is for none, bilinear, bicubic, jbu, guided, anyup only"),
+        ("probability+features", "+features is for none, bilinear, "),
+        ("mean+features+scores", "give only one of +features +scores"),
         ("oracle-points+sam2", "(bounds take no modifiers)"),
         ("oracle-masks+pole", "(bounds take no modifiers)"),
     ],
@@ -166,9 +176,13 @@ def in_voc_coding(labels: np.ndarray, names=RANDOM_NAMES) -> np.ndarray:
 
 
 DENSE_ARMS = {
-    "none": {"upsampling": "none"},
+    "none": {"upsampler": "none"},
     "bilinear": {},
-    "probability": {"upsampling": "probability"},
+    "bilinear+features": {"upsampled": "features"},
+    "bicubic": {"upsampler": "bicubic"},
+    "jbu": {"upsampler": "jbu"},
+    "guided": {"upsampler": "guided"},
+    "probability": {"upsampled": "probabilities"},
     "loftup": {"loftup_share": 1},
     "bilinear+pamr": {"use_pamr": True},
     "loftup+pamr": {"loftup_share": 1, "use_pamr": True},
@@ -371,7 +385,7 @@ def test_settings_tell_what_decides(runner):
     def settings(name):
         return runner.settings(parse_arm(name))
 
-    assert settings("bilinear")["dense"]["upsampling"] == "bilinear"
+    assert settings("bilinear")["dense"]["upsampler"] == "bilinear"
     assert settings("bilinear")["final"] is None
     assert settings("bilinear+sam2")["dense"] == settings("bilinear")["dense"]
     final = settings("bilinear+sam2+multi")["final"]

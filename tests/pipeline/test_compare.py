@@ -143,14 +143,16 @@ def test_both_arms_are_what_separate_runs_give(preset, segmenter, image, tmp_pat
     agreement = comparison.metrics["agreement"]["dense"]["pixel_agreement"]
     assert agreement == pytest.approx(100 * (one == other).mean())
     assert comparison.metrics == measure(comparison.without, comparison.with_loftup)
-    assert segmenter.segmentor.use_loftup and segmenter.config.use_loftup  # left as it was
+    assert (
+        segmenter.segmentor.use_loftup and segmenter.config.upsampler == "loftup"
+    )  # left as it was
 
     comparison.save_json(tmp_path / "a" / "c.json")
     data = json.loads((tmp_path / "a" / "c.json").read_text(encoding="utf-8"))
     assert {k: data[k] for k in ("arms", "agreement")} == comparison.metrics
     for arm, found in comparison.results.items():
         told = data["results"][arm]
-        assert told["settings"]["use_loftup"] == (arm == "loftup")
+        assert told["settings"]["upsampler"] == arm
         assert (told["settings"]["loftup"] == "off") == (arm == "bilinear")
         assert told["versions"]["torch"] and told["class_names"] == ["cow", "peacock", "sofa"]
         assert data["arms"][arm]["masks"] == len(told["masks"])
@@ -181,7 +183,7 @@ def test_every_network_encodes_once_and_counts_for_both(preset, image, monkeypat
 
 
 def test_an_arm_without_prompts_does_not_pay_for_sam(segmenter, image):
-    strict = dataclasses.replace(EAGER, min_region_size=50 * 75 + 1, use_loftup=True)
+    strict = dataclasses.replace(EAGER, min_region_size=50 * 75 + 1, upsampler="loftup")
     nothing = Segmenter(segmenter.segmentor, segmenter.sam, strict, segmenter.names)
     metrics = compare(nothing, image, WORDS).metrics
     for arm in metrics["arms"].values():

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from models.clip_dense import ATTENTIONS
-from models.loftup_sclip_segmentor import TEXT_SPACES
+from models.upsamplers import TEXT_SPACES, UPSAMPLED, UPSAMPLERS
 from pipeline.config import PipelineConfig
 from pipeline.masks import RULES
 from pipeline.points import STRATEGIES
@@ -15,13 +15,15 @@ from pipeline.points import STRATEGIES
 def test_defaults_users_rely_on():
     config = PipelineConfig()
     assert (config.min_confidence, config.min_region_size) == (0.7, 100)
-    assert (config.iou_threshold, config.use_loftup) == (0.8, False)
+    assert (config.iou_threshold, config.upsampler) == (0.8, "bilinear")
 
 
 @pytest.mark.parametrize(
     ("field", "valid"),
     [
         ("attention", ATTENTIONS),
+        ("upsampler", UPSAMPLERS),
+        ("upsampled", (None, *UPSAMPLED)),
         ("text_space", (None, *TEXT_SPACES)),
         ("strategy", STRATEGIES),
         ("mask_choice", RULES),

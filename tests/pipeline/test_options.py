@@ -15,8 +15,10 @@ from pipeline.options import (
     Parser,
     add_model_options,
     add_pipeline_options,
+    add_upsampler_options,
     check_outputs,
     choose_preset,
+    choose_upsampler,
     config_from_args,
     read_vocabulary,
     run_main,
@@ -41,6 +43,7 @@ def test_every_setting_has_its_option():
             *"--strategy multi --points-per-region 4 --negative-points 2".split(),
             *"--prompt-box --prompt-mask --use-pamr".split(),
             *"--attention maskclip --text-space channel_norm --whole-image".split(),
+            *"--upsampled scores".split(),
             *"--min-score 0.1 --min-agreement 0.2".split(),
         )
     )
@@ -48,6 +51,7 @@ def test_every_setting_has_its_option():
         min_confidence=0.25, min_region_size=7, iou_threshold=0.5, strategy="multi",
         points_per_region=4, negative_points=2, prompt_box=True, prompt_mask=True,
         attention="maskclip", text_space="channel_norm", whole_image=True, use_pamr=True,
+        upsampled="scores",
         min_score=0.1, min_agreement=0.2,
     )  # fmt: skip
 
@@ -159,3 +163,19 @@ def test_programs_do_not_change_logging_of_their_host():
     level = logging.getLogger().level
     run_main(lambda args: 0, parse("--verbose"))
     assert logging.getLogger().level == level
+
+
+def choose(*argv: str) -> str:
+    parser = Parser("a program")
+    add_model_options(parser)
+    add_upsampler_options(parser)
+    return choose_upsampler(parser.parse_args(list(argv)))
+
+
+def test_the_upsampler_and_its_short_form():
+    assert choose() == "bilinear" == PipelineConfig().upsampler
+    assert choose("--use-loftup") == choose("--upsampler", "loftup") == "loftup"
+    assert choose("--use-loftup", "--upsampler", "loftup", "--loftup-model", "a.bin") == "loftup"
+    assert choose("--upsampler", "anyup", "--anyup-model", "a.pth") == "anyup"
+    with pytest.raises(ValueError, match="contradicts --upsampler jbu: give one of them"):
+        choose("--use-loftup", "--upsampler", "jbu")

@@ -132,9 +132,9 @@ def test_what_predictions_were_made_with(predicted):
     )
     assert bilinear["preset"] == "random" and bilinear["device"] == "cpu"
     assert bilinear["protocol"] == json.loads(json.dumps(dataclasses.asdict(RANDOM_PROTOCOL)))
-    assert bilinear["arm"]["dense"]["upsampling"] == "bilinear"
+    assert bilinear["arm"]["dense"]["upsampler"] == "bilinear"
     assert bilinear["arm"]["final"] is None
-    assert final["arm"]["dense"]["use_loftup"] is True
+    assert final["arm"]["dense"]["upsampler"] == "loftup"
     assert final["arm"]["final"]["min_confidence"] == 0.4
     # Only what the arm uses.
     assert bilinear["weights"].keys() == {"clip"}

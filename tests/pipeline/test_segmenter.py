@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage.measure import label
+from torch.nn import functional as F
 
 from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
 from models.presets import Preset
@@ -95,7 +96,7 @@ def test_what_a_result_tells_about_itself(result, segmenter):
     assert settings["background"] == ["bat", "aeroplane"]  # the user's words win
     assert settings["prompts"] >= len(result)
     assert settings["preset"] == "random" and settings["device"] == "cpu"
-    assert settings["use_loftup"] is True and settings["loftup"].endswith("loftup.bin")
+    assert settings["upsampler"] == "loftup" and settings["loftup"].endswith("loftup.bin")
     assert settings["text_space"] == "restored" and settings["sam2"] == "sam2_tiny.yaml"
     assert EAGER.to_dict().keys() <= settings.keys() and settings["min_confidence"] == 0.2
     assert {"python", "torch", "open_clip_torch", "sam2", "numpy"} == result.versions.keys()
@@ -273,3 +274,22 @@ def test_nothing_confident(segmenter, encoded, dumbbell):
         assert not result.label_map.any()
         assert "sam_image" not in result.timings and sam.image is None  # SAM was not run
         assert json.loads(json.dumps(result.to_json_dict()))["masks"] == []
+
+
+def blurred(features, guide, size):
+    large = F.interpolate(features, size, mode="bicubic")
+    return F.avg_pool2d(large, 5, stride=1, padding=2, count_include_pad=False)
+
+
+def test_ones_own_upsampler(preset, image):
+    own = Segmenter.from_preset(preset, device="cpu", upsampler=blurred, config=EAGER)
+    result = own.segment(image, WORDS)
+    assert result.settings["upsampler"] == "blurred" and result.settings["loftup"] == "off"
+    plain = Segmenter.from_preset(preset, device="cpu", upsampler="bicubic", config=EAGER)
+    assert plain.config.upsampler == "bicubic" == plain.segmentor.upsampler
+    assert not np.array_equal(plain.segment(image, WORDS).dense_map, result.dense_map)
+
+
+def test_two_answers_about_loftup(preset):
+    with pytest.raises(ValueError, match="use_loftup=True contradicts upsampler 'jbu': give one"):
+        Segmenter.from_preset(preset, device="cpu", use_loftup=True, upsampler="jbu")
