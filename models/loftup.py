@@ -10,8 +10,6 @@ Shapes: B batch, C feature channels, h w low-resolution grid, H W image pixels, 
 width, n heads, d = D / n, N queries, K texts.
 """
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -72,18 +70,20 @@ class LoftUp(nn.Module):
         ):
             raise ValueError(f"{window} does not lie inside the {height}x{width} image")
 
+        scaled = scale_colours(image)
         if torch.is_grad_enabled() or self.training:
             net = self.upsampler
             context = net.encode_context(self.channelnorm(features.to(net.dtype)))
-            return net(net.ca_transformer.keys_values(context), scale_colours(image), window)
+            return net(net.ca_transformer.keys_values(context), scaled, window)
 
-        output = None
-        for index, (top, left, rows, columns), values in self._strips(features, image, window):
-            if output is None:  # channels last, as the values come
-                shape = len(features), window.height, window.width, self.dim
-                output = values.new_empty(shape)
-            top, left = top - window.top, left - window.left
-            output[index, top : top + rows, left : left + columns] = values
+        dtype = self._inference_dtype(image.device)
+        # Channels last in memory, as the values come.
+        shape = len(features), window.height, window.width, self.dim
+        output = torch.empty(shape, dtype=dtype, device=image.device)
+        with torch.autocast(image.device.type, enabled=False):
+            for place, values in FoldedLoftUp(self, dtype).strips(features, scaled, window):
+                rows, columns = place.slices(window)
+                output[place.image, rows, columns] = values
         return output.permute(0, 3, 1, 2)
 
     @torch.no_grad()
@@ -106,36 +106,30 @@ class LoftUp(nn.Module):
         if text.ndim != 2 or text.shape[1] != self.dim:
             raise ValueError(f"text must have shape (K, {self.dim}), got {tuple(text.shape)}")
         height, width = image.shape[2:]
-        text = text.float()
-        norm = self.channelnorm.norm
-        statistics = _statistics(features, norm, (height, width)) if restore else None
-        output = text.new_empty(len(features), len(text), height, width)
-        whole = Window(0, 0, height, width)
-        for index, (top, left, rows, columns), values in self._strips(features, image, whole):
-            place = index, slice(None), slice(top, top + rows), slice(left, left + columns)
-            values = values.float()
-            if restore:
-                deviation, mean = statistics[place].unsqueeze(-1)
-                values = (values - norm.bias) / norm.weight * deviation + mean
-            length = values.norm(dim=2).clamp_min(1e-12)
-            output[place] = (values @ text.T).movedim(2, 0) / length
+        output = text.new_empty((len(features), len(text), height, width), dtype=torch.float32)
+        with torch.autocast(image.device.type, enabled=False):
+            text, norm = text.float(), self.channelnorm.norm
+            scale = norm.weight.float().reciprocal()
+            shift = -norm.bias.float() * scale
+            statistics = _statistics(features, norm, (height, width))  # (B, 2, H, W)
+            folded = FoldedLoftUp(self, self._inference_dtype(image.device))
+            whole = Window(0, 0, height, width)
+            for place, values in folded.strips(features, scale_colours(image), whole):
+                rows, columns = place.slices(whole)
+                values = values.float()
+                if restore:
+                    deviation, mean = statistics[place.image, :, rows, columns, None]
+                    values = torch.addcmul(mean, torch.addcmul(shift, values, scale), deviation)
+                length = values.norm(dim=2).clamp_min(1e-12)
+                cosines = (values @ text.T).movedim(2, 0) / length
+                output[place.image, :, rows, columns] = cosines
         return output
 
-    def _strips(
-        self, features: Tensor, image: Tensor, window: Window
-    ) -> Iterator[tuple[int, Window, Tensor]]:
-        """Index of the image, place in it, and values (h, w, C): all of the window of all images.
-
-        Folded weights are used, so the module must be in eval mode.
-        """
-        device, dtype = image.device.type, self.upsampler.dtype
-        if torch.is_autocast_enabled(device):
-            dtype = torch.get_autocast_dtype(device)
-        with torch.autocast(device, enabled=False):
-            folded, scaled = FoldedLoftUp(self, dtype), scale_colours(image)
-            for index in range(len(features)):
-                for place, values in folded.strips(features[index], scaled[index], window):
-                    yield index, place, values
+    def _inference_dtype(self, device: torch.device) -> torch.dtype:
+        """What convolutions and products are computed in: autocast's type, else the weights'."""
+        if torch.is_autocast_enabled(device.type):
+            return torch.get_autocast_dtype(device.type)
+        return self.upsampler.dtype
 
     def encode_guide(self, image: Tensor) -> Tensor:
         """The Fourier encoding of a whole guide image: (B, 3, H, W) -> (B, 203, H, W) float32."""

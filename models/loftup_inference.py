@@ -12,7 +12,7 @@ strip, N = h·w, D = C + 20 working width, n heads, d = D / n. Pixels come first
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,18 @@ _CPU_TILE, _CPU_STRIP = 112, 1024  # side, pixels; pixels
 _GPU_TILE, _GPU_STRIP = 448, 65_536
 
 
+class Strip(NamedTuple):
+    """A piece of the output: the image's index in the batch, and where in it."""
+
+    image: int
+    window: Window
+
+    def slices(self, origin: Window) -> tuple[slice, slice]:
+        """Rows and columns, counted from the corner of `origin`."""
+        top, left = self.window.top - origin.top, self.window.left - origin.left
+        return slice(top, top + self.window.height), slice(left, left + self.window.width)
+
+
 class FoldedLoftUp:
     """A LoftUp with its weights folded for inference.
 
@@ -38,7 +50,6 @@ class FoldedLoftUp:
     def __init__(self, loftup: LoftUp, dtype: torch.dtype) -> None:
         """`dtype` is that of convolutions and products; Fourier features stay float32."""
         net = loftup.upsampler
-        self.device = net.final_conv[0].weight.device
         self._net, self._dtype = net, dtype
         self._channelnorm = loftup.channelnorm
         self._guide = _Guide(net.fourier_feat[1], net.first_conv[0].norm)
@@ -51,53 +62,53 @@ class FoldedLoftUp:
         last, norm = net.final_conv
         weight, bias = fold(last.weight.flatten(1), last.bias, net.ca_transformer.norm)
         self._last = weight.to(dtype), bias.to(dtype)
-        self._last_eps = norm.eps
-        self.last_affine = norm.weight.to(dtype), norm.bias.to(dtype)
+        self._last_norm = norm.weight.to(dtype), norm.bias.to(dtype), norm.eps
 
     def strips(
         self, features: Tensor, scaled: Tensor, window: Window
-    ) -> Iterator[tuple[Window, Tensor]]:
-        """The upsampled features of one image, piece by piece.
+    ) -> Iterator[tuple[Strip, Tensor]]:
+        """The upsampled features of all images, piece by piece.
 
         Args:
-            features: (C, h, w) low-resolution features.
-            scaled: (3, H, W) scaled colours of the whole image.
-            window: the part of the image that is wanted.
+            features: (B, C, h, w) low-resolution features.
+            scaled: (B, 3, H, W) scaled colours of the whole images.
+            window: the part of the images that is wanted.
 
         Yields:
-            windows of the image that together make up `window`, each with its values (h, w, C).
+            strips that together make up `window` of every image, with their values (h, w, C).
         """
-        tile_side, strip_pixels = (
-            (_CPU_TILE, _CPU_STRIP) if self.device.type == "cpu" else (_GPU_TILE, _GPU_STRIP)
-        )
-        attentions = self._attentions(features)
-        for tile in _split(window, tile_side):
-            queries = self._queries(scaled, tile)
-            rows = max(1, strip_pixels // tile.width)
-            for top in range(0, tile.height, rows):
-                strip = queries[top : top + rows]  # (h, w, D)
-                x = strip.flatten(0, 1)
-                for attend, feed_forward in zip(attentions, self._feed_forwards, strict=True):
-                    x = feed_forward(attend(x))
-                x = F.linear(F.layer_norm(x, x.shape[1:]), *self._last)
-                x = F.layer_norm(x, x.shape[1:], *self.last_affine, self._last_eps)
-                place = tile._replace(top=tile.top + top, height=len(strip))
-                yield place, x.view(*strip.shape[:2], -1)
+        on_cpu = features.device.type == "cpu"
+        side, pixels = (_CPU_TILE, _CPU_STRIP) if on_cpu else (_GPU_TILE, _GPU_STRIP)
+        for image, colours in enumerate(scaled):
+            attentions = self._attentions(features[image])
+            for tile in _split(window, side):
+                queries = self._queries(colours, tile)
+                rows = max(1, pixels // tile.width)
+                for top in range(0, tile.height, rows):
+                    strip = queries[top : top + rows]  # (h, w, D)
+                    values = self._values(strip.flatten(0, 1), attentions)
+                    place = tile._replace(top=tile.top + top, height=len(strip))
+                    yield Strip(image, place), values.unflatten(0, strip.shape[:2])
+
+    def _values(self, x: Tensor, attentions: list[Callable[[Tensor], Tensor]]) -> Tensor:
+        """From queries (N, D) to upsampled features (N, C)."""
+        for attend, feed_forward in zip(attentions, self._feed_forwards, strict=True):
+            x = feed_forward(attend(x))
+        x = F.linear(F.layer_norm(x, x.shape[1:]), *self._last)
+        return F.layer_norm(x, x.shape[1:], *self._last_norm)
 
     def _queries(self, scaled: Tensor, tile: Window) -> Tensor:
         """(h, w, D) of one tile, a query per pixel."""
-        x = self._guide(scaled, _grow(tile, 2)).to(self._dtype)
-        for halo, convolution in zip((1, 0), self._convolutions, strict=True):
-            x = convolution(x)
-            # The next convolution's padding is zero, not what this one gives there.
-            _blank_outside(x, _grow(tile, halo), scaled.shape[1:])
-        return x
+        first, second = self._convolutions
+        x = first(self._guide(scaled, _grow(tile, 2)).to(self._dtype))
+        _blank_outside(x, _grow(tile, 1), scaled.shape[1:])  # the second one's padding is zero
+        return second(x)
 
     def _attentions(self, features: Tensor) -> list[Callable[[Tensor], Tensor]]:
         """Per layer the function (N, D) -> (N, D) that adds what the features say."""
         net = self._net
         context = net.encode_context(self._channelnorm(features[None].to(net.dtype)))[0]
-        folds = self.device.type == "cpu" and 2 * len(context) <= context.shape[1]
+        folds = features.device.type == "cpu" and 2 * len(context) <= context.shape[1]
         kind = _FoldedAttention if folds else _FusedAttention
         return [kind(attention, context, self._dtype) for attention, _ in net.ca_transformer.layers]
 
@@ -232,9 +243,7 @@ class _FusedAttention:
     def __call__(self, x: Tensor) -> Tensor:
         queries = F.linear(F.layer_norm(x, x.shape[1:]), *self._query)
         queries = queries.unflatten(1, (self._heads, -1)).transpose(0, 1)[None]  # (1, n, N, d)
-        mixed = F.scaled_dot_product_attention(
-            queries, self._keys, self._values, scale=self._scale
-        )
+        mixed = F.scaled_dot_product_attention(queries, self._keys, self._values, scale=self._scale)
         return F.linear(mixed[0].transpose(0, 1).flatten(1), *self._out).add_(x)
 
 
@@ -297,7 +306,7 @@ def _cut(window: Window, size: tuple[int, int]) -> tuple[Window, tuple[int, ...]
 
 def _blank_outside(x: Tensor, window: Window, size: tuple[int, int]) -> None:
     """Set the pixels of (h, w, D) to zero that lie outside an image of (H, W)."""
-    inside, (_, _, left, right, top, bottom) = _cut(window, size)
+    inside, (_, _, left, _, top, _) = _cut(window, size)
     x[:top] = 0
     x[top + inside.height :] = 0
     x[:, :left] = 0

@@ -18,7 +18,7 @@ from .presets import LOFTUPS, Preset, loftup_for
 from .protocols import Protocol
 from .sclip_segmentor import SCLIPSegmentor
 from .weights import load_loftup
-from .windows import Scorer, upsampled_scores
+from .windows import Scorer
 
 TEXT_SPACES = ("restored", "channel_norm")
 
@@ -102,30 +102,28 @@ class LoftUpSCLIPSegmentor(SCLIPSegmentor):
         self.loftup = loftup.to(self.device)
         self._log("LoftUp %s", name)
 
-    def _upsample(self, features: Tensor, guide: Tensor) -> Tensor:
-        upsampled = self.loftup(features, guide)
-        if self.text_space == "channel_norm":
-            return upsampled
-        return restore_text_space(upsampled, features, self.loftup.channelnorm.norm)
-
     def _scorer(self, text: Tensor) -> Scorer:
         _check_upsampling(self.use_loftup, self.upsampling)
         plain = super()._scorer(text)
         if not self.use_loftup:
             return plain
-        upsampled = upsampled_scores(text, self._upsample)
-        if self.loftup_share == 1:
-            return upsampled
 
-        def mixed(features: Tensor, guide: Tensor) -> Tensor:
-            return torch.lerp(plain(features, guide), upsampled(features, guide), self.loftup_share)
+        def scores(features: Tensor, guide: Tensor) -> Tensor:
+            restore = self.text_space == "restored"
+            upsampled = self.loftup.upsample_scores(features, guide, text, restore=restore)
+            if self.loftup_share == 1:
+                return upsampled
+            return torch.lerp(plain(features, guide), upsampled, self.loftup_share)
 
-        return mixed
+        return scores
 
     def _features(self, features: Tensor, guide: Tensor) -> Tensor:
-        if self.use_loftup:
-            return self._upsample(features, guide)
-        return super()._features(features, guide)
+        if not self.use_loftup:
+            return super()._features(features, guide)
+        upsampled = self.loftup(features, guide)
+        if self.text_space == "channel_norm":
+            return upsampled
+        return restore_text_space(upsampled, features, self.loftup.channelnorm.norm)
 
 
 def _check_upsampling(use_loftup: bool, upsampling: str) -> None:

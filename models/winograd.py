@@ -7,6 +7,8 @@ interpolation points keeps near that of the direct sum.
 Shapes: H W outputs, I input channels, O output channels, n = ⌈H/4⌉·⌈W/4⌉ blocks.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -65,7 +67,7 @@ def _matrices() -> tuple[Tensor, Tensor, Tensor]:
         others = [other for other in _POINTS if other != point]
         powers = point ** torch.arange(_TAPS, dtype=torch.float64)
         inputs[i, : len(_POINTS)] = _polynomial(others)
-        weights[i] = powers[:3] / torch.tensor([point - other for other in others]).double().prod()
+        weights[i] = powers[:3] / math.prod(point - other for other in others)
         outputs[:, i] = powers[:_SIDE]
     inputs[-1] = _polynomial(list(_POINTS))
     weights[-1, -1] = outputs[-1, -1] = 1  # at infinity only the highest power counts
