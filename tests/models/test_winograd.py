@@ -21,12 +21,11 @@ def test_equals_the_direct_convolution(height, width):
 
 
 def test_is_exact_but_for_rounding():
-    """In double precision nothing is left, in float32 little more than of the direct sum."""
+    """In double precision nothing is left; the usual points would leave 3e-5 in float32."""
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(18, 22, 128, generator=generator, dtype=torch.float64)
     weight = torch.randn(32, 128, 3, 3, generator=generator, dtype=torch.float64) / 34
     exact = F.conv2d(x.permute(2, 0, 1), weight).permute(1, 2, 0)
     assert (winograd(x, transform_weight(weight)) - exact).abs().max() < 1e-13
     error = (winograd(x.float(), transform_weight(weight.float())) - exact).abs().max()
-    direct = F.conv2d(x.float().permute(2, 0, 1), weight.float()).permute(1, 2, 0) - exact
-    assert error < 5 * direct.abs().max() and error < 2e-5
+    assert error < 1e-5
