@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .loftup import LoftUp
 
 # Larger tiles repeat less work at their borders, strips of this size stay in a CPU's cache.
-_CPU_TILE, _CPU_STRIP = 112, 1024  # side, pixels; pixels
+_CPU_TILE, _CPU_STRIP = 56, 1024  # side, pixels; pixels
 _GPU_TILE, _GPU_STRIP = 448, 65_536
 
 
@@ -83,7 +83,8 @@ class FoldedLoftUp:
             attentions = self._attentions(features[image])
             for tile in _split(window, side):
                 queries = self._queries(colours, tile)
-                rows = max(1, pixels // tile.width)
+                count = max(1, round(tile.height * tile.width / pixels))
+                rows = -(-tile.height // count)
                 for top in range(0, tile.height, rows):
                     strip = queries[top : top + rows]  # (h, w, D)
                     values = self._values(strip.flatten(0, 1), attentions)
