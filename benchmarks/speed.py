@@ -37,7 +37,7 @@ Row = dict[str, Any]
 PATCH, WORDS = 16, 21
 DIMS = (512, 128)  # CLIP ViT-B/16's LoftUp, and the shipped tiny one's size
 SIZES = (224, 448)
-REPEATS = 5
+REPEATS = 3
 _COLUMNS = {
     "machine": ("precision", "gflops_per_second"),
     "speed": ("name", "way", "first_s", "median_s", "spread_s", "cpu_s", "times_faster",

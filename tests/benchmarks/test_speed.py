@@ -21,9 +21,9 @@ def test_the_plain_computation_matches_the_reference():
 
 
 def test_memory_of_scores_is_set_by_the_tile():
-    """In a fresh process; the features of this image would take 77 MiB, its queries 111."""
+    """In a fresh process; the plain computation takes 1.1 GiB for this image."""
     row = speed.run_fresh(speed.memory, "scores", 44, 680, 3, threads=1)[0]
-    assert row["above_loaded_mib"] - 21 * 680**2 * 4 / 2**20 < 50  # beside the scores themselves
+    assert row["above_loaded_mib"] - 21 * 680**2 * 4 / 2**20 < 100  # beside the scores themselves
 
 
 def test_measure_tells_the_first_call_apart():
