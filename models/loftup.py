@@ -106,15 +106,15 @@ class LoftUp(nn.Module):
         if text.ndim != 2 or text.shape[1] != self.dim:
             raise ValueError(f"text must have shape (K, {self.dim}), got {tuple(text.shape)}")
         height, width = image.shape[2:]
+        dtype = self._inference_dtype(image.device)
         output = text.new_empty((len(features), len(text), height, width), dtype=torch.float32)
         with torch.autocast(image.device.type, enabled=False):
             text, norm = text.float(), self.channelnorm.norm
             scale = norm.weight.float().reciprocal()
             shift = -norm.bias.float() * scale
             statistics = _statistics(features, norm, (height, width))  # (B, 2, H, W)
-            folded = FoldedLoftUp(self, self._inference_dtype(image.device))
-            whole = Window(0, 0, height, width)
-            for place, values in folded.strips(features, scale_colours(image), whole):
+            whole, scaled = Window(0, 0, height, width), scale_colours(image)
+            for place, values in FoldedLoftUp(self, dtype).strips(features, scaled, whole):
                 rows, columns = place.slices(whole)
                 values = values.float()
                 if restore:

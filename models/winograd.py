@@ -35,7 +35,8 @@ def winograd(x: Tensor, weight: Tensor) -> Tensor:
     """
     height, width, inputs = x.shape[0] - 2, x.shape[1] - 2, x.shape[2]
     rows, columns = -(-height // _SIDE), -(-width // _SIDE)
-    x = F.pad(x, (0, 0, 0, _SIDE * columns - width, 0, _SIDE * rows - height))
+    if height % _SIDE or width % _SIDE:
+        x = F.pad(x, (0, 0, 0, _SIDE * columns - width, 0, _SIDE * rows - height))
     blocks = x.unfold(0, _TAPS, _SIDE).unfold(1, _TAPS, _SIDE)  # (rows, columns, I, 6, 6)
     blocks = blocks.permute(3, 4, 0, 1, 2).reshape(_TAPS**2, -1)
     to_blocks, _, to_outputs = (m.to(x) for m in _MATRICES)

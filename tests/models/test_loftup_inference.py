@@ -138,7 +138,8 @@ def test_scores_equal_those_of_the_features(loftup, features, image, tiling, res
     assert max_error(scores, expected) < 1e-5
     with torch.autocast("cpu", dtype=torch.bfloat16):
         scores = loftup.upsample_scores(features, image, text, restore=restore)
-    assert scores.dtype == torch.float32 and max_error(scores, expected) < 0.02
+    assert scores.dtype == torch.float32
+    assert 1e-4 < max_error(scores, expected) < 0.02  # it was bfloat16 indeed
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 150), (130, 2), (112, 113)])
