@@ -3,17 +3,19 @@
 Huang et al., "LoftUp: Learning a Coordinate-Based Feature Upsampler for Vision Foundation
 Models", ICCV 2025, arXiv:2504.14032. Every pixel is a query built from its position and colour;
 the queries read the low-resolution features through two cross-attention layers. Module names
-follow the official checkpoints, which load strictly.
+follow the official checkpoints, which load strictly. The modules here are the plain computation,
+which learns; without gradients `loftup_inference` computes the same faster.
 
 Shapes: B batch, C feature channels, h w low-resolution grid, H W image pixels, D = C + 20 working
-width, n heads, d = D / n, N queries.
+width, n heads, d = D / n, N queries, K texts.
 """
-
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .loftup_guide import FourierFeatures, Window, coordinates, scale_colours
+from .loftup_inference import FoldedLoftUp
 
 GUIDE_SIGNALS, GUIDE_FREQUENCIES = 5, 20  # row, column, r, g, b
 GRID_SIGNALS, GRID_FREQUENCIES = 2, 5  # row, column
@@ -24,22 +26,8 @@ LAYERS = 2
 _HALO = 2  # reach of the two 3x3 convolutions, pixels
 
 
-class Window(NamedTuple):
-    """A rectangle of the guide image, pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-
 class LoftUp(nn.Module):
     """The upsampler with its channel norm; `load_state_dict` takes the official dict."""
-
-    # Without gradients the image is worked through in strips of rows of about this many pixels
-    # (times batch), and of at most this many attention weights, so memory does not grow with it.
-    chunk_pixels = 32_768
-    chunk_attention = 2**27
 
     def __init__(self, dim: int) -> None:
         """`dim` is C, the channels of the features; C + 20 must be a multiple of the 4 heads."""
@@ -57,6 +45,10 @@ class LoftUp(nn.Module):
         window: tuple[int, int, int, int] | None = None,
     ) -> Tensor:
         """Upsample `features` to the image, or to a window of it.
+
+        In eval mode without gradients the work is done tile by tile with folded weights, in
+        autocast's type where it is on (all but waves, soft-max and norms' statistics), else in the
+        module's.
 
         Args:
             features: (B, C, h, w), as the backbone gives them (no L2 normalisation).
@@ -78,26 +70,66 @@ class LoftUp(nn.Module):
         ):
             raise ValueError(f"{window} does not lie inside the {height}x{width} image")
 
-        net = self.upsampler
-        context = net.encode_context(self.channelnorm(features.to(net.dtype)))
-        keys_values = net.ca_transformer.keys_values(context)
         scaled = scale_colours(image)
         if torch.is_grad_enabled() or self.training:
-            return net(keys_values, scaled, window)
+            net = self.upsampler
+            context = net.encode_context(self.channelnorm(features.to(net.dtype)))
+            return net(net.ca_transformer.keys_values(context), scaled, window)
 
-        batch, tokens = context.shape[:2]
-        pixels = min(self.chunk_pixels // batch, self.chunk_attention // (batch * HEADS * tokens))
-        rows = max(1, pixels // window.width)
-        if rows >= window.height:
-            return net(keys_values, scaled, window)
-        output = None
-        for start in range(0, window.height, rows):
-            strip = window._replace(top=window.top + start, height=min(rows, window.height - start))
-            part = net(keys_values, scaled, strip)
-            if output is None:
-                output = part.new_empty(batch, self.dim, window.height, window.width)
-            output[:, :, start : start + strip.height] = part
+        dtype = self._inference_dtype(image.device)
+        # Channels last in memory, as the values come.
+        shape = len(features), window.height, window.width, self.dim
+        output = torch.empty(shape, dtype=dtype, device=image.device)
+        with torch.autocast(image.device.type, enabled=False):
+            for place, values in FoldedLoftUp(self, dtype).strips(features, scaled, window):
+                rows, columns = place.slices(window)
+                output[place.image, rows, columns] = values
+        return output.permute(0, 3, 1, 2)
+
+    @torch.no_grad()
+    def upsample_scores(
+        self, features: Tensor, image: Tensor, text: Tensor, *, restore: bool = True
+    ) -> Tensor:
+        """Cosines of the upsampled features with text vectors, without holding the features.
+
+        Args:
+            features, image: as for `forward`.
+            text: (K, C) unit vectors.
+            restore: bring the features back with `restore_text_space` first, as text needs it.
+
+        Returns:
+            (B, K, H, W) float32, what upsampling, restoring, normalising and multiplying give.
+        """
+        self._check(features, image)
+        if self.training:
+            raise ValueError("upsample_scores works in eval mode: call .eval() first")
+        if text.ndim != 2 or text.shape[1] != self.dim:
+            raise ValueError(f"text must have shape (K, {self.dim}), got {tuple(text.shape)}")
+        height, width = image.shape[2:]
+        dtype = self._inference_dtype(image.device)
+        output = text.new_empty((len(features), len(text), height, width), dtype=torch.float32)
+        with torch.autocast(image.device.type, enabled=False):
+            text, norm = text.float(), self.channelnorm.norm
+            scale = norm.weight.float().reciprocal()
+            shift = -norm.bias.float() * scale
+            statistics = _statistics(features, norm, (height, width))  # (B, 2, H, W)
+            whole, scaled = Window(0, 0, height, width), scale_colours(image)
+            for place, values in FoldedLoftUp(self, dtype).strips(features, scaled, whole):
+                rows, columns = place.slices(whole)
+                values = values.float()
+                if restore:
+                    deviation, mean = statistics[place.image, :, rows, columns, None]
+                    values = torch.addcmul(mean, torch.addcmul(shift, values, scale), deviation)
+                length = values.norm(dim=2).clamp_min(1e-12)
+                cosines = (values @ text.T).movedim(2, 0) / length
+                output[place.image, :, rows, columns] = cosines
         return output
+
+    def _inference_dtype(self, device: torch.device) -> torch.dtype:
+        """What convolutions and products are computed in: autocast's type, else the weights'."""
+        if torch.is_autocast_enabled(device.type):
+            return torch.get_autocast_dtype(device.type)
+        return self.upsampler.dtype
 
     def encode_guide(self, image: Tensor) -> Tensor:
         """The Fourier encoding of a whole guide image: (B, 3, H, W) -> (B, 203, H, W) float32."""
@@ -131,24 +163,17 @@ def restore_text_space(upsampled: Tensor, lr_features: Tensor, norm: nn.LayerNor
     Returns:
         (B, C, H, W) float32.
     """
-    variance, mean = torch.var_mean(lr_features.float(), dim=1, keepdim=True, correction=0)
-    statistics = torch.cat([(variance + norm.eps).sqrt(), mean], dim=1)  # (B, 2, h, w)
-    statistics = F.interpolate(statistics, upsampled.shape[2:], mode="bilinear")
+    statistics = _statistics(lr_features, norm, upsampled.shape[2:])
     deviation, mean = statistics.split(1, dim=1)  # (B, 1, H, W) each
     weight, bias = (p.float()[:, None, None] for p in (norm.weight, norm.bias))
     return (upsampled.float() - bias) / weight * deviation + mean
 
 
-def scale_colours(image: Tensor) -> Tensor:
-    """Min-max scale every channel of every image to [-0.5, 0.5]; (B, 3, H, W) float32.
-
-    Per image, not per batch as in the published code, so that a result does not depend on what
-    else is in the batch. The order of operations is part of the numbers: frequencies up to e^10
-    turn one float32 rounding into a phase error of 1e-3.
-    """
-    image = image.float()
-    low, high = image.amin((2, 3), keepdim=True), image.amax((2, 3), keepdim=True)
-    return (image - low) / (high - low).clamp_min(1e-4) - 0.5
+def _statistics(features: Tensor, norm: nn.LayerNorm, size: tuple[int, int]) -> Tensor:
+    """Deviation and mean of every location's channels, brought to the pixels: (B, 2, H, W)."""
+    variance, mean = torch.var_mean(features.float(), dim=1, keepdim=True, correction=0)
+    statistics = torch.cat([(variance + norm.eps).sqrt(), mean], dim=1)  # (B, 2, h, w)
+    return F.interpolate(statistics, size, mode="bilinear")
 
 
 class ChannelNorm(nn.Module):
@@ -167,32 +192,9 @@ class _ChannelLayerNorm(nn.LayerNorm):
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
-class FourierFeatures(nn.Module):
-    """Sines and cosines of signals at log-spaced frequencies, with learned phases."""
-
-    def __init__(self, signals: int, frequencies: int) -> None:
-        super().__init__()
-        self.biases = nn.Parameter(torch.randn(2, signals, frequencies))
-
-    def forward(self, signals: Tensor) -> Tensor:
-        """(B, S, H, W) float32 -> (B, 2·S·F, H, W): all sines, then all cosines, index S·f + s."""
-        _, count, steps = self.biases.shape
-        frequencies = torch.linspace(-2, 10, steps, device="cpu").exp().to(signals.device)
-        # Checkpoints hold (S, F) tables whose *reshaping*, not transposing, gives (F, S).
-        phases = self.biases.float().reshape(2, steps, count, 1, 1)
-        waves = signals[:, None] * frequencies[:, None, None, None]  # (B, F, S, H, W)
-        sines, cosines = (waves + phases[0]).sin(), (waves + phases[1]).cos()
-        return torch.cat([sines.flatten(1, 2), cosines.flatten(1, 2)], dim=1)
-
-
-def _coordinates(height: int, width: int, device: torch.device) -> Tensor:
-    """Row and column positions in [-1, 1], (2, H, W) float32.
-
-    Made on the CPU: devices round linspace differently, which the high frequencies would amplify.
-    """
-    rows = torch.linspace(-1, 1, height, device="cpu")
-    columns = torch.linspace(-1, 1, width, device="cpu")
-    return torch.stack(torch.meshgrid(rows, columns, indexing="ij")).to(device)
+def _grid(height: int, width: int) -> Tensor:
+    """Row and column positions of all pixels, (2, H, W) float32."""
+    return torch.stack(torch.meshgrid(*coordinates(height, width), indexing="ij"))
 
 
 class _Upsampler(nn.Module):
@@ -247,14 +249,14 @@ class _Upsampler(nn.Module):
         columns = slice(window.left, window.left + window.width)
         with torch.autocast(scaled.device.type, enabled=False):
             colours = scaled[:, :, rows, columns]
-            where = _coordinates(*scaled.shape[2:], scaled.device)[:, rows, columns]
+            where = _grid(*scaled.shape[2:]).to(scaled.device)[:, rows, columns]
             signals = torch.cat([where.expand(len(scaled), -1, -1, -1), colours], dim=1)
             return torch.cat([self.fourier_feat(signals), colours], dim=1)
 
     def encode_context(self, features: Tensor) -> Tensor:
         """Channel-normalised features (B, C, h, w) with their positions: (B, h·w, D)."""
         with torch.autocast(features.device.type, enabled=False):
-            where = self.lr_pe(_coordinates(*features.shape[2:], features.device)[None])
+            where = self.lr_pe(_grid(*features.shape[2:])[None].to(features.device))
         where = where.to(features.dtype).expand(len(features), -1, -1, -1)
         return torch.cat([features, where], dim=1).flatten(2).transpose(1, 2)
 

@@ -183,6 +183,10 @@ class LoftUpUpsampler(Upsampler):
             return upsampled
         return restore_text_space(upsampled, features, self.loftup.channelnorm.norm)
 
+    def upsample_scores(self, features: Tensor, guide: Tensor, text: Tensor, size: Size) -> Tensor:
+        restore = self.text_space == "restored"
+        return self.loftup.upsample_scores(features, fit_guide(guide, size), text, restore=restore)
+
 
 class FunctionUpsampler(Upsampler):
     """A user's own function `(features, guide, size) -> upsampled`."""

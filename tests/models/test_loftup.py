@@ -48,25 +48,6 @@ def test_parameter_count_for_clip():
 
 
 @torch.no_grad()
-def test_strips_equal_the_whole(loftup, inputs):
-    whole = loftup(*inputs)
-    strips = make_loftup()
-    for pixels in (1, 3 * 34, 3 * 34 * 4):  # rows of 1, 1 and 4: the last strip has 1 of 4
-        strips.chunk_pixels = pixels
-        assert max_error(strips(*inputs), whole) < 2e-5
-    strips.chunk_pixels, strips.chunk_attention = 10**9, 3 * 4 * 15 * 34 * 5
-    assert max_error(strips(*inputs), whole) < 2e-5
-
-
-def test_gradient_path_equals_inference_path(loftup, inputs):
-    with torch.no_grad():
-        expected = loftup(*inputs)
-    output = loftup(*inputs)
-    assert output.requires_grad
-    assert max_error(output.detach(), expected) < 2e-5
-
-
-@torch.no_grad()
 def test_batch_equals_singles(loftup, inputs):
     features, image = inputs
     singles = [loftup(f[None], i[None]) for f, i in zip(features, image, strict=True)]

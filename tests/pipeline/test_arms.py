@@ -308,27 +308,20 @@ def calls(random_segmenter, monkeypatch):
     """How often the costly networks ran."""
     counts = {"clip": 0, "loftup": 0, "sam": 0}
 
-    def count(name):
-        def hook(*_):
-            counts[name] += 1
+    def count(owner, method, name):
+        original = getattr(owner, method)
 
-        return hook
+        def counted(*arguments, **options):
+            counts[name] += 1
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(owner, method, counted)
 
     segmentor, sam = random_segmenter.segmentor, random_segmenter.sam
-    handles = [
-        segmentor.clip.visual.conv1.register_forward_hook(count("clip")),
-        segmentor.loftup.register_forward_hook(count("loftup")),
-    ]
-    forward_image = sam.model.forward_image
-
-    def counted(*arguments):
-        counts["sam"] += 1
-        return forward_image(*arguments)
-
-    monkeypatch.setattr(sam.model, "forward_image", counted)
-    yield counts
-    for handle in handles:
-        handle.remove()
+    count(segmentor.clip.visual.conv1, "forward", "clip")
+    count(segmentor.loftup, "upsample_scores", "loftup")
+    count(sam.model, "forward_image", "sam")
+    return counts
 
 
 def test_costly_networks_run_once_per_image(runner, calls):
