@@ -5,7 +5,7 @@ a short side of 336 px, CLIP sees windows of 224 px every 112 px, and what the w
 averaged where they overlap. Two ways to get from patch features to pixels:
 
 - `sliding_scores`: every window is scored at its own pixels, and the scores are averaged (the
-  published way, with `bilinear_scores`).
+  published way, with bilinearly enlarged scores).
 - `whole_image_scores`: the windows' features are stitched into one grid for the whole image,
   which is then upsampled once.
 
@@ -24,10 +24,8 @@ from torch.nn import functional as F
 
 from .clip_dense import dense_features, visual_tower
 
-# (features (b, C, h, w), guide images (b, 3, Hp, Wp)) -> (b, C, Hp, Wp)
-Upsampler = Callable[[Tensor, Tensor], Tensor]
-# (features (b, C, h, w), guide images (b, 3, Hp, Wp)) -> word scores (b, Q, Hp, Wp): cosines, or
-# probabilities from `probability_scores`
+# (features (b, C, h, w), guide images (b, 3, Hp, Wp)) -> word scores or probabilities
+# (b, Q, Hp, Wp)
 Scorer = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -153,34 +151,6 @@ def cosine_scores(features: Tensor, text: Tensor) -> Tensor:
     features = features.float()
     norm = features.norm(dim=1, keepdim=True).clamp_min(1e-12)
     return torch.einsum("bchw,qc->bqhw", features, text.float()) / norm
-
-
-def bilinear_scores(text: Tensor) -> Scorer:
-    """Published SCLIP: score the patches, then enlarge the scores bilinearly."""
-    return lambda features, guide: F.interpolate(
-        cosine_scores(features, text), guide.shape[2:], mode="bilinear"
-    )
-
-
-def nearest_scores(text: Tensor) -> Scorer:
-    """No upsampling: every pixel takes the score of the patch it lies in."""
-    return lambda features, guide: F.interpolate(
-        cosine_scores(features, text), guide.shape[2:], mode="nearest-exact"
-    )
-
-
-def probability_scores(text: Tensor, logit_scale: float) -> Scorer:
-    """Soft-max the scaled cosines of the patches over all words, then enlarge bilinearly."""
-    return lambda features, guide: F.interpolate(
-        torch.softmax(logit_scale * cosine_scores(features, text), dim=1),
-        guide.shape[2:],
-        mode="bilinear",
-    )
-
-
-def upsampled_scores(text: Tensor, upsample: Upsampler) -> Scorer:
-    """Enlarge the features with `upsample`, guided by the image, then score every pixel."""
-    return lambda features, guide: cosine_scores(upsample(features, guide), text)
 
 
 @torch.no_grad()

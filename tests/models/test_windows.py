@@ -12,16 +12,13 @@ from models.clip_dense import dense_features
 from models.scoring import resize_rows
 from models.windows import (
     WindowFeatures,
-    bilinear_scores,
+    cosine_scores,
     encode_windows,
-    nearest_scores,
     pad_to_multiple,
-    probability_scores,
     protocol_size,
     resize_for_protocol,
     sliding_scores,
     stitch_features,
-    upsampled_scores,
     whole_image_scores,
     window_slices,
 )
@@ -29,6 +26,13 @@ from tests.golden import load, max_error, tiny_clip, weights
 
 GOLDEN = load("sclip_slide")
 TEXT = GOLDEN["text"]
+
+
+def resized(mode: str):
+    """Scores of the patches, enlarged."""
+    return lambda features, guide: F.interpolate(
+        cosine_scores(features, TEXT), guide.shape[2:], mode=mode
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +52,7 @@ def random_image(height: int, width: int) -> Tensor:
 
 @pytest.mark.parametrize("batch", [1, 3, 100])
 def test_matches_reference(clip, batch):
-    scores = sliding_scores(encode(clip, GOLDEN["image"], batch), bilinear_scores(TEXT))
+    scores = sliding_scores(encode(clip, GOLDEN["image"], batch), resized("bilinear"))
     size = tuple(GOLDEN["original_size"].tolist())
     scores = resize_rows(scores, size, 0, size[0])
     assert max_error(scores, GOLDEN["scores"]) < 1e-5
@@ -113,27 +117,6 @@ def test_without_a_window_the_whole_image_is_one(clip):
         assert max_error(encoded.features, dense_features(clip, padded)) < 1e-6
 
 
-def test_probabilities_are_enlarged_and_averaged():
-    """Two words along the axes; patches lie on one axis or between, so the softmax is by hand."""
-    sure = 3 / 4  # softmax of (ln 3, 0)
-    word, both = [1.0, 0.0], [1.0, 1.0]
-    features = torch.tensor([[word, both], [both, both]])  # (N, w, C): two windows of two patches
-    encoded = WindowFeatures(
-        image=torch.zeros(1, 3, 2, 6),
-        slices=window_slices((2, 6), 4, 2),
-        patch=(2, 2),
-        features=features.permute(0, 2, 1)[:, :, None],
-        batch=1,
-    )
-    logit_scale = torch.tensor(3.0).log().item()
-    scores = sliding_scores(encoded, probability_scores(torch.eye(2), logit_scale))
-    step = (sure - 0.5) / 4  # bilinear between patch centres one pixel beyond the window's middle
-    first = [sure, sure - step, 0.5 + step, 0.5]
-    expected = [*first[:2], (first[2] + 0.5) / 2, (first[3] + 0.5) / 2, 0.5, 0.5]
-    assert scores[0, 0].tolist() == pytest.approx(expected)
-    assert scores.sum(0).flatten().tolist() == pytest.approx([1.0] * 12)
-
-
 def test_a_small_image_is_one_window(clip):
     image = random_image(32, 48)
     encoded = encode(clip, image)
@@ -143,7 +126,7 @@ def test_a_small_image_is_one_window(clip):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 150), (200, 1), (50, 70), (64, 71), (65, 64)])
-@pytest.mark.parametrize("scorer", [bilinear_scores(TEXT), nearest_scores(TEXT)])
+@pytest.mark.parametrize("scorer", [resized("bilinear"), resized("nearest-exact")])
 def test_any_size_gives_finite_scores_of_that_size(clip, size, scorer):
     encoded = encode(clip, random_image(*size))
     for scores in (sliding_scores(encoded, scorer), whole_image_scores(encoded, scorer)):
@@ -153,7 +136,7 @@ def test_any_size_gives_finite_scores_of_that_size(clip, size, scorer):
 
 def test_nearest_takes_the_patch_a_pixel_lies_in(clip):
     encoded = encode(clip, random_image(40, 60))  # one window, padded to 48 x 64
-    scores = sliding_scores(encoded, nearest_scores(TEXT))
+    scores = sliding_scores(encoded, resized("nearest-exact"))
     cosines = F.normalize(encoded.features, dim=1)[0].movedim(0, -1) @ TEXT.T  # (3, 4, Q)
     for row, column in [(0, 0), (15, 16), (16, 15), (39, 59)]:
         expected = cosines[row // 16, column // 16]
@@ -167,11 +150,10 @@ def test_an_upsampler_sees_its_own_windows(clip):
 
     def upsample(features: Tensor, guide: Tensor) -> Tensor:
         seen.append(guide)
-        return F.interpolate(features, guide.shape[2:], mode="nearest-exact")
+        return resized("nearest-exact")(features, guide)
 
     encoded = encode(clip, image, batch=2)
-    scores = sliding_scores(encoded, upsampled_scores(TEXT, upsample))
-    assert max_error(scores, sliding_scores(encoded, nearest_scores(TEXT))) < 1e-5
+    sliding_scores(encoded, upsample)
     expected = [image[:, :, row, column] for row, column in encoded.slices]
     assert torch.equal(torch.cat(seen), torch.cat(expected))
     assert [len(guide) for guide in seen] == [2]
@@ -239,7 +221,7 @@ def test_stitching_covers_a_last_cell_that_sticks_out():
 def test_one_window_stitches_to_itself(clip):
     encoded = encode(clip, random_image(50, 64))
     assert max_error(stitch_features(encoded), encoded.features) < 1e-6
-    scorer = bilinear_scores(TEXT)
+    scorer = resized("bilinear")
     assert max_error(whole_image_scores(encoded, scorer), sliding_scores(encoded, scorer)) < 1e-5
 
 
