@@ -65,8 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--export", type=Path, help="train nothing: write OUTPUT's average as fp16 safetensors"
     )
     parser.add_argument("--init", type=Path, help="weights to start from instead of random ones")
-    parser.add_argument("--images", type=int, default=6, help="images per step, half of them new")
-    parser.add_argument("--objects", type=int, default=5, help="most objects per image")
+    parser.add_argument("--images", type=int, default=4, help="images per step, half of them new")
+    parser.add_argument("--objects", type=int, default=6, help="most objects per image")
     parser.add_argument("--lr", type=float, default=5e-4, help="highest learning rate")
     parser.add_argument("--validate-minutes", type=float, default=8.0, help="between validations")
     parser.add_argument(
@@ -191,7 +191,7 @@ def run(args: argparse.Namespace) -> int:
     model, judged = build_sam2(CONFIG, device).train(), build_sam2(CONFIG, device)
     if args.init:
         load_strictly(model, read_state_dict(args.init), args.init)
-    optimizer, average = MuonAdamW(model, args.lr), MovingAverage(model)
+    optimizer, average = MuonAdamW(model, args.lr), MovingAverage(model, 0.997)
     state = {"model": model, "optimizer": optimizer, "average": average}
     minutes = args.minutes if args.steps is None else None
     resume = args.resume or args.export is not None

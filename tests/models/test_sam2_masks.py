@@ -15,7 +15,7 @@ from pipeline.world import load_world, render_scene
 
 TINY = Path(__file__).parents[2] / "models" / "tiny" / "sam2_tiny.yaml"
 HEIGHT, WIDTH = 48, 80  # H ≠ W
-SQUARE, SIDE = 384, 96  # of the tiny model's images and of its logits
+SQUARE, SIDE = 512, 128  # of the tiny model's images and of its logits
 LEVELS = [(SIDE, SIDE), (SIDE // 2, SIDE // 2), (SIDE // 4, SIDE // 4)]  # of its features
 
 

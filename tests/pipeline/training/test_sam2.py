@@ -137,8 +137,8 @@ def arguments(*options: str) -> argparse.Namespace:
 @pytest.fixture
 def quick(tmp_path, monkeypatch) -> tuple[str, ...]:
     """Options of a run with a network for images of 64 pixels; validation is left out."""
-    text = training.CONFIG.read_text().replace("image_size: 384", "image_size: 64")
-    text = text.replace("window_spec: [8, 4, 24, 12]", "window_spec: [8, 4, 4, 2]")
+    text = training.CONFIG.read_text().replace("image_size: 512", "image_size: 64")
+    text = text.replace("window_spec: [8, 4, 32, 16]", "window_spec: [8, 4, 4, 2]")
     monkeypatch.setattr(training, "CONFIG", tmp_path / "small.yaml")
     training.CONFIG.write_text(text)
     assert build_sam2(training.CONFIG).image_size == 64
