@@ -25,17 +25,21 @@ _LIST = Path("ImageSets", "Segmentation", "val.txt")
 _LABEL = {noun: CLASSES.index(noun) + 1 for noun in VOC_NOUNS}
 
 
-def voc_scene(seed: int, index: int) -> Scene:
-    """Scene `index` of `seed`: VOC's picture sizes, things of 10 pixels to most of the picture."""
+def voc_scene(seed: int, index: int, *, varied: bool = False) -> Scene:
+    """Scene `index` of `seed`: VOC's picture sizes, things of 10 pixels to most of the picture.
+
+    `varied` is `render_scene`'s.
+    """
     rng = np.random.default_rng([SEED_TAG, seed, index])
     short = int(rng.integers(300, 401))
     size = (short, 500) if rng.random() < 0.6 else (500, short)
+    side = (10.0, 0.7 * short)
     return render_scene(
-        load_world(), rng, size=size, objects=(2, 6), nouns=VOC_NOUNS, side=(10.0, 0.7 * short)
+        load_world(), rng, size=size, objects=(2, 6), nouns=VOC_NOUNS, side=side, varied=varied
     )
 
 
-def render_voc(root: str | Path, *, images: int = 200, seed: int = 7) -> None:
+def render_voc(root: str | Path, *, images: int = 200, seed: int = 7, varied: bool = False) -> None:
     """Write scenes 1…`images` of `seed`, VOC2012's layout, with the list `val`.
 
     An image depends on `seed` and its number alone. Interrupted, a second call goes on: files are
@@ -45,6 +49,7 @@ def render_voc(root: str | Path, *, images: int = 200, seed: int = 7) -> None:
         root: folder to fill; new, empty, or from an earlier call with the same arguments.
         images: number of images.
         seed: names the set; it is part of the ids.
+        varied: shadows, occluders, recoloured things; part of the ids as well.
 
     Raises:
         ValueError: `images` or `seed` out of range, or the folder holds something else.
@@ -55,14 +60,15 @@ def render_voc(root: str | Path, *, images: int = 200, seed: int = 7) -> None:
         raise ValueError(f"images must be at least 1, got {images}")
     if seed < 0:
         raise ValueError(f"seed must not be negative, got {seed}")
-    ids = {f"rendered_{seed}_{index:06d}": index for index in range(1, images + 1)}
+    kind = "varied" if varied else "rendered"
+    ids = {f"{kind}_{seed}_{index:06d}": index for index in range(1, images + 1)}
     listing = "".join(f"{name}\n" for name in ids).encode("ascii")
     _check_folder(root, ids, listing)
     for name, index in tqdm(ids.items(), desc="rendering", unit="image", disable=None):
         paths = [root / folder / f"{name}.{end}" for folder, end in _FOLDERS.items()]
         if all(path.exists() for path in paths):
             continue
-        scene = voc_scene(seed, index)
+        scene = voc_scene(seed, index, varied=varied)
         picture = io.BytesIO()
         # Full colour resolution: thin things keep their colour up to the edge of their mask.
         Image.fromarray(scene.image).save(picture, format="JPEG", quality=95, subsampling=0)

@@ -21,7 +21,7 @@ from pipeline.voc_world import render_voc  # noqa: E402
 
 
 def run(args: argparse.Namespace) -> int:
-    render_voc(args.output, images=args.images, seed=args.seed)
+    render_voc(args.output, images=args.images, seed=args.seed, varied=args.varied)
     print(f"{args.output}: {args.images} rendered images, split val")
     return 0
 
@@ -34,6 +34,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--seed", type=int, default=7, help="another seed, other images (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--varied", action="store_true", help="with shadows, occluders and recoloured things"
     )
     parser.add_argument("--verbose", action="store_true", help="log more; tracebacks of errors")
     return run_main(run, parser.parse_args(argv))

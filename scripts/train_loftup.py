@@ -174,9 +174,7 @@ def run(args: argparse.Namespace) -> int:
     from pipeline.training.loftup.backbones import build_backbone
     from pipeline.training.loftup.folders import open_source
     from pipeline.training.loftup.processes import Accelerated, Processes
-    from pipeline.training.memory import return_freed_memory
 
-    return_freed_memory()
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     processes = (Accelerated if args.accelerate else Processes)(args.device)

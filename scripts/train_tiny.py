@@ -1,11 +1,13 @@
-"""Train the models of the `tiny` preset on rendered scenes.
+"""Train the models of the `tiny` preset on rendered scenes: one of them, or all from nothing.
 
-    python scripts/train_tiny.py clip --output runs/clip --minutes 200 --threads 2
+    python scripts/train_tiny.py all  --output runs/tiny --threads 2
+    python scripts/train_tiny.py clip --output runs/clip --steps 11000 --threads 2
     python scripts/train_tiny.py clip --output runs/clip --export clip.safetensors
     python scripts/train_tiny.py sam2 --output runs/sam2 --minutes 75
 
-The preset's LoftUp is trained by `scripts/train_loftup.py --recipe tiny`.
-`python scripts/train_tiny.py MODEL --help` lists a training's options.
+`all` trains CLIP, LoftUp on its features (both stages, by scripts/train_loftup.py) and SAM 2, and
+leaves the weights in OUTPUT/models, named as in models/tiny. Stopped or killed, the same command
+goes on where it was. `python scripts/train_tiny.py MODEL --help` lists a training's options.
 """
 
 import argparse
@@ -19,10 +21,71 @@ ROOT = str(Path(__file__).resolve().parents[1])
 if ROOT not in sys.path:
     sys.path.insert(0, ROOT)
 
+logger = logging.getLogger("scripts.train_tiny")
+
 TRAININGS = {
     "clip": "CLIP on images, captions and regions",
     "sam2": "SAM 2 on points, boxes and coarse masks",
 }
+STEPS = {"clip": 11_000, "loftup1": 2_400, "loftup2": 200, "sam2": 5_000}
+FILES = {
+    "clip": "clip/open_clip_model.safetensors",
+    "loftup2": "loftup.safetensors",
+    "sam2": "sam2.safetensors",
+}
+
+
+def add_all_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", type=Path, default=Path("runs/tiny"), help="folder of all runs")
+    parser.add_argument("--share", type=float, default=1.0, help="part of the steps, for a trial")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--device", help="cuda, mps or cpu (default: the best available)")
+    parser.set_defaults(run=train_all)
+
+
+def commands(args: argparse.Namespace) -> dict[str, list[str]]:
+    """The command line of every part, in order, without its length."""
+    common = ["--threads", str(args.threads)]
+    common += ["--device", args.device] if args.device else []
+    clip = str(args.output / "models" / FILES["clip"])
+    loftup = ["--recipe", "tiny", "--backbone", "tiny", "--checkpoint", clip, *common]
+    loftup += ["--picture-every", "1000", "--validate-every", "500"]
+    first = str(args.output / "loftup1" / "best.safetensors")
+    return {
+        "clip": ["clip", *common],
+        "loftup1": ["--stage", "1", *loftup],
+        "loftup2": ["--stage", "2", "--init", first, *loftup],
+        "sam2": ["sam2", *common],
+    }
+
+
+def train_all(args: argparse.Namespace) -> int:
+    """Every part that is not yet done; 0, or the status of the part that failed or was stopped."""
+    from pipeline.training.loop import checkpoint_step
+    from scripts import train_loftup
+
+    if not 0 < args.share <= 1:
+        raise ValueError(f"--share must be above 0 and at most 1, got {args.share}")
+    for part, argv in commands(args).items():
+        program = train_loftup.main if part.startswith("loftup") else main
+        folder, steps = args.output / part, max(1, round(STEPS[part] * args.share))
+        here, resume = ["--output", str(folder)], (folder / "last.pt").is_file()
+        if checkpoint_step(folder) < steps:
+            logger.info("%s: %d steps in %s", part, steps, folder)
+            status = program([*argv, *here, "--steps", str(steps), *["--resume"] * resume])
+            if status:
+                return status
+            if checkpoint_step(folder) < steps:
+                logger.warning("stopped; the same command goes on")
+                return 130  # as after Ctrl-C
+        file = args.output / "models" / FILES.get(part, "")
+        if part in FILES and not file.is_file():
+            kind = [] if part.startswith("loftup") else [part]
+            status = program([*kind, *here, "--export", str(file)])
+            if status:
+                return status
+    logger.info("done: the weights are in %s", args.output / "models")
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,11 +94,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="model", required=True, metavar="MODEL")
+    models = parser.add_subparsers(dest="model", required=True, metavar="MODEL")
+    defaults = argparse.ArgumentDefaultsHelpFormatter
+    add_all_arguments(models.add_parser("all", help="all, one by one", formatter_class=defaults))
     for name, description in TRAININGS.items():
-        command = commands.add_parser(
-            name, help=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
+        command = models.add_parser(name, help=description, formatter_class=defaults)
         # Import only the training that is asked for: each has libraries of its own.
         if name in argv[:1]:
             module = importlib.import_module(f"pipeline.training.{name}")
@@ -43,9 +106,6 @@ def main(argv: list[str] | None = None) -> int:
             command.set_defaults(run=module.run)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    from pipeline.training.memory import return_freed_memory
-
-    return_freed_memory()
     try:
         return args.run(args)
     except (ValueError, FileNotFoundError, FileExistsError) as error:

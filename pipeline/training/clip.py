@@ -33,6 +33,7 @@ from models.weights import build_clip
 from ..metrics import confusion, mean_iou
 from ..world import Scene, World, load_world, render_scene
 from .loop import MovingAverage, Run
+from .memory import freed_memory_returned
 from .optimizers import MuonAdamW
 from .validation import BACKGROUND, EVAL_NOUNS, Namer, enlarge, held_out_scene
 
@@ -348,7 +349,8 @@ def run(args: argparse.Namespace) -> int:
         export(average.weights, seen_tokens(Names(world, tokenizer)), args.export)
         return 0
 
-    with Batches(clip, tokenizer, world, work, args) as batches:
+    # The texts' lengths and the number of objects differ from step to step.
+    with freed_memory_returned(), Batches(clip, tokenizer, world, work, args) as batches:
         for step in work.steps():
             batch = batches[step].to(device)
             with torch.autocast(device.type, torch.bfloat16):

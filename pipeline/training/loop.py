@@ -183,6 +183,14 @@ class Run:
             writer.writerow(row)
 
 
+def checkpoint_step(folder: Path) -> int:
+    """Steps done in a run folder; 0 without a checkpoint."""
+    last = folder / "last.pt"
+    if not last.is_file():
+        return 0
+    return torch.load(last, map_location="cpu", weights_only=True, mmap=True)["step"]
+
+
 def drop_rows_from(path: Path, step: int) -> None:
     """Take out of a log what a killed run wrote after its last checkpoint; it comes anew."""
     lines = path.read_text().splitlines(keepends=True)

@@ -71,14 +71,14 @@ def test_an_image_depends_on_seed_and_number_alone(rendered, tmp_path):
 def test_goes_on_after_an_interruption(rendered, tmp_path, monkeypatch):
     calls = []
 
-    def interrupted(seed: int, index: int):
+    def interrupted(seed: int, index: int, **options):
         if index == 3:
             raise KeyboardInterrupt
-        return voc_scene(seed, index)
+        return voc_scene(seed, index, **options)
 
-    def counted(seed: int, index: int):
+    def counted(seed: int, index: int, **options):
         calls.append(index)
-        return voc_scene(seed, index)
+        return voc_scene(seed, index, **options)
 
     monkeypatch.setattr(voc_world, "voc_scene", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -123,3 +123,14 @@ def test_bad_arguments(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="not a folder"):
         render_voc(tmp_path / "file")
+
+
+def test_the_varied_set_is_another_one(tmp_path):
+    render_voc(tmp_path, images=1, seed=7, varied=True)
+    data = VocDataset.open(tmp_path)
+    assert data.ids == ("varied_7_000001",)
+    scene = voc_scene(7, 1, varied=True)
+    assert np.array_equal(data.load_truth(data.ids[0]).objects, scene.instances)
+    assert not np.array_equal(scene.image, voc_scene(7, 1).image)
+    with pytest.raises(ValueError, match="lists other images"):
+        render_voc(tmp_path, images=1, seed=7)

@@ -2,8 +2,9 @@
 
 `paper` is what Huang et al. 2025 (arXiv:2504.14032, section 3.3 and appendix) describe, for a GPU.
 `tiny` is this project's own, which learns most in some core-hours of a CPU: small windows near
-outlines instead of whole images, Muon, mask features that trust pure cells, a term in text space,
-an anchor to the low-resolution features, and scenes that are used more than once.
+outlines instead of whole images, Muon, mask features that trust pure cells and are taken from the
+enlarged image as well, a term in text space, an anchor to the low-resolution features, and scenes
+that are used more than once.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class LoftUpConfig:
     schedule: str = _option("constant", "of the learning rate, after a warm-up", choices=SCHEDULES)
     alpha: float = _option(0.8, "share of the mask's mean in the target, the rest is the pixel's")
     purity: bool = _option(False, "mask means over cells by purity, not over bicubic pixels")
+    detail: bool = _option(False, "mask means also from the image enlarged twice (stage 1)")
     mask: float = _option(0.0, "weight of the masks' probabilities in text space (stage 1)")
     anchor: float = _option(0.0, "weight of pooled output against the low-res features; 0 = off")
     windows: int = _option(0, "windows per image that the loss sees; 0 = whole images (stage 1)")
@@ -83,6 +85,7 @@ class LoftUpConfig:
         if self.stage == 2:
             expect(self.windows == 0, "windows", "0 in stage 2, which has crops")
             expect(self.mask == 0, "mask", "0 in stage 2, whose target has no masks in text space")
+            expect(not self.detail, "detail", "off in stage 2, whose teacher enlarges by itself")
 
     @property
     def new_per_step(self) -> int:
@@ -110,6 +113,7 @@ _TINY = LoftUpConfig(
     schedule="cosine",
     alpha=0.9,  # its masks are exact
     purity=True,
+    detail=True,
     mask=0.3,
     anchor=0.1,
     windows=2,
@@ -129,6 +133,7 @@ RECIPES: dict[str, dict[int, LoftUpConfig]] = {
             stage=2,
             batch=2,
             lr=1e-4,
+            detail=False,
             mask=0.0,
             windows=0,
             pool=0,

@@ -17,9 +17,9 @@ from models.loftup import LoftUp
 from .backbone import Backbone
 from .config import LoftUpConfig
 from .losses import mask_loss
-from .samples import Sample
+from .samples import Sample, resize
 from .stage import Batch, Stage, mean_cosine
-from .targets import Example, stage1_target
+from .targets import Example, add_detail, stage1_target
 from .windows import choose_windows
 
 
@@ -39,11 +39,24 @@ class FirstStage(Stage):
             )
         self.weights = {"l2": 1.0, "mask": config.mask, "anchor": config.anchor}
         self.scale = backbone.text.scale if config.mask else math.nan
+        self.zoom = 2 if config.detail else 1
 
     @property
     def side(self) -> int:
         """Side of a window, pixels."""
         return self.config.window_side if self.config.windows else self.config.side
+
+    def examples(self, samples: list[Sample]) -> list[Example]:
+        """Training images; with `detail` from larger samples, whose detail the masks' means get."""
+        side = self.config.side
+        small = [resize(s.image, s.masks, side) if len(s.image) > side else s for s in samples]
+        examples = super().examples(small)
+        return [
+            add_detail(example, sample.image, self.backbone, self.loftup.channelnorm)
+            if len(sample.image) > side
+            else example
+            for example, sample in zip(examples, samples, strict=True)
+        ]
 
     def batch(
         self, samples: list[Sample], examples: list[Example], rng: np.random.Generator
@@ -51,13 +64,13 @@ class FirstStage(Stage):
         """Windows of the examples, and their targets."""
         starts = [
             choose_windows(
-                sample.masks,
+                example.masks.cpu().numpy(),
                 rng,
                 count=max(1, self.config.windows),
                 side=self.side,
                 cell=self.backbone.patch,
             )
-            for sample in samples
+            for example in examples
         ]
         with torch.no_grad():
             target = torch.stack(

@@ -11,6 +11,7 @@ Shapes: C channels, h×w cells of one image, H×W pixels, M masks of one image, 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 
@@ -109,6 +110,9 @@ def refine(pixels: Tensor, masks: Tensor, alpha: float) -> Tensor:
     return draw_to_masks(pixels, sums / sizes[:, None], masks, alpha)
 
 
+FEW_CELLS = 16  # masks of fewer cells take their feature from the enlarged image alone
+
+
 @dataclass(frozen=True)
 class Example:
     """One image as training needs it.
@@ -151,6 +155,41 @@ def make_examples(
             )
         )
     return examples
+
+
+@torch.no_grad()
+def add_detail(
+    example: Example, image: np.ndarray, backbone: Backbone, channelnorm: nn.Module
+) -> Example:
+    """The example with mask features that also come from the same image in more pixels.
+
+    What stage 2's teacher sees, without a teacher. A small mask fills hardly a cell of the image,
+    and its mean is mostly its neighbours'; four times as many cells name it better. Of a thing
+    that is cut by the tiles they name only parts: masks of many cells get the mean of both.
+
+    Args:
+        example: the image, H×W pixels.
+        image: (2·H, 2·W, 3) uint8.
+        backbone: gives the features, tile by tile.
+        channelnorm: the LoftUp's.
+    """
+    device, (height, width) = example.features.device, example.masks.shape
+    pixels = torch.from_numpy(image).permute(2, 0, 1).to(device)  # (3, 2·H, 2·W)
+    tiles = pixels.unflatten(2, (2, width)).unflatten(1, (2, height)).permute(1, 3, 0, 2, 4)
+    features = backbone.features(tiles.flatten(0, 1).contiguous())  # (4, C, h, w)
+    grid = features.unflatten(0, (2, 2)).permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
+    masks = example.masks.cpu().numpy().repeat(2, 0).repeat(2, 1)
+    weights = mask_weights(masks, tuple(grid.shape[1:]), purity=True).to(device)
+    normed = weights @ channelnorm(grid[None])[0].flatten(1).T
+    joint = F.normalize(weights @ grid.flatten(1).T, dim=1)
+    cells = torch.bincount(example.masks[example.masks >= 0], minlength=len(weights))
+    cells = cells * example.features[0].numel() / (height * width)
+    share = torch.where(cells < FEW_CELLS, 1.0, 0.5)[:, None].to(device)
+    return dataclasses.replace(
+        example,
+        normed=torch.lerp(example.normed, normed, share),
+        joint=F.normalize(torch.lerp(example.joint, joint, share), dim=1),
+    )
 
 
 def stage1_target(

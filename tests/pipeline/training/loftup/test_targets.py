@@ -5,8 +5,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pipeline.training.loftup.samples import compact, scene_masks
+from pipeline.training.loftup import targets
+from pipeline.training.loftup.samples import Sample, compact, scene_masks
 from pipeline.training.loftup.targets import (
+    add_detail,
     cell_shares,
     draw_to_masks,
     enlarge_window,
@@ -18,7 +20,7 @@ from pipeline.training.loftup.targets import (
 )
 from pipeline.world import Scene
 
-from .conftest import H, W
+from .conftest import CELL, H, W
 
 
 def test_a_scenes_masks_are_objects_and_surfaces():
@@ -104,3 +106,30 @@ def test_examples_are_made_of_the_backbones_features(backbone, loftup, sample):
     torch.testing.assert_close(
         one.joint[2], F.normalize(one.features[:, 2:, :2].mean((1, 2)), dim=0)
     )
+
+
+def test_detail_names_a_thing_of_half_a_cell(backbone, loftup, masks):
+    colours = np.uint8([[0, 0, 250], [0, 200, 0], [240, 0, 0], [9, 9, 9]])
+    image = colours[masks]  # the hole has the last colour
+    (example,) = make_examples(backbone, loftup.channelnorm, [Sample(image, masks)], purity=True)
+    large = image.repeat(2, 0).repeat(2, 1)
+    detailed = add_detail(example, large, backbone, loftup.channelnorm)
+    pure = torch.from_numpy(colours[[2]]).float()[..., None, None].expand(1, 3, CELL, CELL)
+    feature = backbone.features(pure.byte())  # (1, C, 1, 1)
+    wanted = loftup.channelnorm(feature)[0, :, 0, 0]
+    torch.testing.assert_close(detailed.normed[2], wanted)
+    assert not torch.allclose(example.normed[2], wanted, atol=0.1)  # half of it was sky
+    torch.testing.assert_close(detailed.joint[2], F.normalize(feature[0, :, 0, 0], dim=0))
+    assert detailed.features is example.features and detailed.masks is example.masks
+
+
+def test_detail_of_masks_of_many_cells_counts_half(backbone, loftup, masks, monkeypatch):
+    monkeypatch.setattr(targets, "FEW_CELLS", 2)  # the grass fills more
+    image = np.random.default_rng(0).integers(0, 255, (H, W, 3), np.uint8)
+    (example,) = make_examples(backbone, loftup.channelnorm, [Sample(image, masks)], purity=True)
+    large = image.repeat(2, 0).repeat(2, 1)
+    mixed = add_detail(example, large, backbone, loftup.channelnorm)
+    monkeypatch.setattr(targets, "FEW_CELLS", 99)
+    alone = add_detail(example, large, backbone, loftup.channelnorm)
+    torch.testing.assert_close(mixed.normed[1], (example.normed[1] + alone.normed[1]) / 2)
+    torch.testing.assert_close(mixed.normed[2], alone.normed[2])
