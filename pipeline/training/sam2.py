@@ -1,6 +1,6 @@
 """Train the `tiny` preset's SAM 2 on rendered scenes, on a CPU or a GPU.
 
-    python scripts/train_tiny.py sam2 --output runs/sam2 --minutes 150 --threads 1
+    python scripts/train_tiny.py sam2 --output runs/sam2 --steps 5000
     python scripts/train_tiny.py sam2 --output runs/sam2 --export models/tiny/sam2.safetensors
 
 The loss follows SAM (Kirillov et al. 2023, appendix A): focal and dice loss on the best of three
@@ -53,22 +53,21 @@ LOG_EVERY = 25  # steps
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this training's options."""
-    parser.add_argument("--output", type=Path, required=True, help="folder of the run")
-    budget = parser.add_mutually_exclusive_group()
-    budget.add_argument("--minutes", type=float, default=150.0, help="planned training time")
-    budget.add_argument("--steps", type=int, help="planned steps, instead of minutes")
+    parser.add_argument("--output", type=Path, default=Path("runs/sam2"), help="run folder")
+    parser.add_argument("--steps", type=int, help="length of the run, or ...")
+    parser.add_argument("--minutes", type=float, help="... its time, of all parts together")
+    parser.add_argument("--device", help="cuda, mps or cpu (default: the best available)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--device", help="cpu, cuda, ...; not given: a GPU if there is one")
     parser.add_argument("--seed", type=int, default=1, help="seed of weights and scenes")
     parser.add_argument("--resume", action="store_true", help="continue from OUTPUT/last.pt")
     parser.add_argument(
         "--export", type=Path, help="train nothing: write OUTPUT's average as fp16 safetensors"
     )
     parser.add_argument("--init", type=Path, help="weights to start from instead of random ones")
-    parser.add_argument("--images", type=int, default=4, help="images per step, half of them new")
+    parser.add_argument("--images", type=int, default=4, help="images per step; half are repeats")
     parser.add_argument("--objects", type=int, default=6, help="most objects per image")
     parser.add_argument("--lr", type=float, default=5e-4, help="highest learning rate")
-    parser.add_argument("--validate-minutes", type=float, default=8.0, help="between validations")
+    parser.add_argument("--validate-every", type=int, default=500, help="steps between validations")
     parser.add_argument(
         "--precision", choices=("bf16", "fp32"), default="bf16", help="bf16 pays with AMX, on GPUs"
     )
@@ -185,17 +184,13 @@ def run(args: argparse.Namespace) -> int:
     """Train, or export what is trained; returns the exit status."""
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    if (args.resume or args.export) and not (args.output / "last.pt").is_file():
-        raise FileNotFoundError(f"{args.output / 'last.pt'} does not exist: train first.")
     device = pick_device(args.device)
     model, judged = build_sam2(CONFIG, device).train(), build_sam2(CONFIG, device)
     if args.init:
         load_strictly(model, read_state_dict(args.init), args.init)
     optimizer, average = MuonAdamW(model, args.lr), MovingAverage(model, 0.997)
     state = {"model": model, "optimizer": optimizer, "average": average}
-    minutes = args.minutes if args.steps is None else None
-    resume = args.resume or args.export is not None
-    work = Run(args.output, state, minutes=minutes, total=args.steps, resume=resume)
+    work = Run.from_options(args, state)
     if args.export:
         export(average.weights, args.export)
         return 0
@@ -204,8 +199,6 @@ def run(args: argparse.Namespace) -> int:
     source = SceneSource(
         world, args.seed, images=args.images, objects=args.objects, side=model.image_size
     )
-    due = work.spent + args.validate_minutes * 60
-    scores = dict.fromkeys(SCORES, math.nan)
     for step in work.steps():
         rate = work.cosine(args.lr)
         batch = source.batch(step).to(device)
@@ -218,13 +211,11 @@ def run(args: argparse.Namespace) -> int:
         nn.utils.clip_grad_norm_(model.parameters(), 1.0, error_if_nonfinite=True)
         optimizer.step(rate)
         average.update(model)
-        validated = work.spent > due or work.progress >= 1
-        if validated:
+        scores = dict.fromkeys(SCORES, math.nan)
+        if (step + 1) % args.validate_every == 0 or work.last(step):
             judged.load_state_dict(average.weights, strict=True)
             scores = validate(judged, world)
-            due = work.spent + args.validate_minutes * 60
-            logger.info("step %d: %s", step, {k: round(v, 3) for k, v in scores.items()})
-        if validated or step % LOG_EVERY == 0:
+            logger.info("step %d: %s", step + 1, {k: round(v, 3) for k, v in scores.items()})
+        if step % LOG_EVERY == 0 or not math.isnan(scores["miou"]):
             work.log(lr=rate, **{k: v.item() for k, v in terms.items()}, **scores)
-            scores = dict.fromkeys(SCORES, math.nan)
     return 0

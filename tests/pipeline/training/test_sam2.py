@@ -189,6 +189,8 @@ def test_minutes_init_export(quick, tmp_path):
     last = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
     assert last["step"] >= 1
     assert "0.5" in (tmp_path / "run" / "log.csv").read_text()
+    with pytest.raises(ValueError, match="--steps N or --minutes M"):
+        training.run(arguments(*quick, "--output", str(tmp_path / "other")))
 
     file = tmp_path / "sam2.safetensors"
     assert training.run(arguments(*quick, *run, "--export", str(file))) == 0
