@@ -86,4 +86,4 @@ def test_the_shipped_models_load():
     preset = PRESETS["tiny"]
     clip, _ = load_clip(preset.clip)
     assert clip.visual.proj.shape[1] == load_loftup(preset.loftup).dim
-    assert load_sam2(preset.sam).image_size == 256
+    assert load_sam2(preset.sam).image_size == 512

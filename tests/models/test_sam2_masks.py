@@ -15,6 +15,8 @@ from pipeline.world import load_world, render_scene
 
 TINY = Path(__file__).parents[2] / "models" / "tiny" / "sam2_tiny.yaml"
 HEIGHT, WIDTH = 48, 80  # H ≠ W
+SQUARE, SIDE = 512, 128  # of the tiny model's images and of its logits
+LEVELS = [(SIDE, SIDE), (SIDE // 2, SIDE // 2), (SIDE // 4, SIDE // 4)]  # of its features
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
 
 def test_shapes_and_types(masks, prompts):
     logits, iou = masks.decode(*prompts)
-    assert logits.shape == (5, 3, 64, 64) and logits.dtype == torch.float32
+    assert logits.shape == (5, 3, SIDE, SIDE) and logits.dtype == torch.float32
     assert iou.shape == (5, 3) and iou.dtype == torch.float32
     assert 0 <= iou.min() and iou.max() <= 1
     large = masks.upscale(logits[0])
@@ -80,11 +82,11 @@ def test_equals_the_predictor_of_sam2(model, masks, image, prompts):
     from sam2.sam2_image_predictor import SAM2ImagePredictor
 
     predictor = SAM2ImagePredictor(model)
-    predictor._bb_feat_sizes = [(64, 64), (32, 32), (16, 16)]
+    predictor._bb_feat_sizes = LEVELS
     predictor.set_image(image)
     points, labels = prompts[0][2:3], prompts[1][2:3]
     boxes = np.array([[5, 7, 60, 40]], np.float32)
-    coarse = np.random.default_rng(2).normal(0, 4, (1, 1, 64, 64)).astype(np.float32)
+    coarse = np.random.default_rng(2).normal(0, 4, (1, 1, SIDE, SIDE)).astype(np.float32)
     expected, expected_iou, expected_low = predictor.predict(
         points[0], labels[0], boxes[0], coarse[0], multimask_output=True
     )
@@ -97,7 +99,7 @@ def test_equals_the_predictor_of_sam2(model, masks, image, prompts):
 
 def test_boxes_alone_and_mask_prompts(masks):
     boxes = np.array([[5, 7, 60, 40], [0, 0, 20, 20]], np.float32)
-    coarse = np.zeros((2, 1, 64, 64), np.float32)
+    coarse = np.zeros((2, 1, SIDE, SIDE), np.float32)
     coarse[1, 0, :20, :20] = 8
     plain, _ = masks.decode(None, None, boxes)
     prompted, _ = masks.decode(None, None, boxes, coarse)
@@ -118,15 +120,15 @@ def test_points_are_x_y_pixels_of_the_original_image(masks, monkeypatch):
         masks.decode(
             np.array([[[20.0, 36.0]]]), np.array([[0]]), np.array([[8.0, 12.0, 40.0, 24.0]])
         )
-    # x · 256 / 80, y · 256 / 48; the box's corners come first
-    expected = [[25.6, 64.0], [128.0, 128.0], [64.0, 192.0]]
+    # the box's corners come first
+    expected = np.array([[8, 12], [40, 24], [20, 36]]) * [SQUARE / WIDTH, SQUARE / HEIGHT]
     np.testing.assert_allclose(seen["points"][0], expected, rtol=1e-6)
     assert seen["labels"].tolist() == [[2, 3, 0]]
 
 
 def test_upscale_places_a_quarter(masks):
-    logits = torch.full((1, 64, 64), -4.0)
-    logits[0, 32:, :16] = 4.0  # lower half, left quarter
+    logits = torch.full((1, SIDE, SIDE), -4.0)
+    logits[0, SIDE // 2 :, : SIDE // 4] = 4.0  # lower half, left quarter
     mask = masks.upscale(logits)[0]
     expected = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
     expected[HEIGHT // 2 :, : WIDTH // 4] = True
@@ -136,13 +138,13 @@ def test_upscale_places_a_quarter(masks):
 def test_threshold(model, image):
     strict = Sam2Masks(model, mask_threshold=2.0)
     strict.set_image(image)
-    levels = torch.stack([torch.full((64, 64), v) for v in (1.0, 3.0)])
+    levels = torch.stack([torch.full((SIDE, SIDE), v) for v in (1.0, 3.0)])
     assert strict.upscale(levels).flatten(1).all(1).tolist() == [False, True]
 
 
 def test_no_prompts(masks):
     logits, iou = masks.decode(np.zeros((0, 1, 2)), np.zeros((0, 1)))
-    assert logits.shape == (0, 3, 64, 64) and iou.shape == (0, 3)
+    assert logits.shape == (0, 3, SIDE, SIDE) and iou.shape == (0, 3)
     assert masks.upscale(logits[:, 0]).shape == (0, HEIGHT, WIDTH)
 
 
@@ -151,7 +153,7 @@ def test_order_of_calls(model):
     with pytest.raises(RuntimeError, match="set_image"):
         masks.decode(np.zeros((1, 1, 2)), np.ones((1, 1)))
     with pytest.raises(RuntimeError, match="set_image"):
-        masks.upscale(torch.zeros(1, 64, 64))
+        masks.upscale(torch.zeros(1, SIDE, SIDE))
 
 
 @pytest.mark.parametrize(
@@ -204,7 +206,7 @@ def test_automatic_masks_share_the_embedding(monkeypatch):
     generator = SAM2AutomaticMaskGenerator(
         model, points_per_side=6, pred_iou_thresh=0.4, stability_score_thresh=0.05
     )
-    generator.predictor._bb_feat_sizes = [(64, 64), (32, 32), (16, 16)]
+    generator.predictor._bb_feat_sizes = LEVELS
     expected = generator.generate(scene)
 
     calls = []
