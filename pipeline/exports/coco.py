@@ -79,8 +79,10 @@ class CocoExport:
 
     def discard(self) -> None:
         """Leave nothing behind that was not finished."""
-        self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        try:
+            self._file.close()  # fails again on a full disk
+        finally:
+            self._temporary.unlink(missing_ok=True)
 
 
 def _json(value: object) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Protocol
@@ -79,21 +79,10 @@ class Export:
                 f"{result.image_path}: found for the words {', '.join(result.class_names)}, but "
                 f"this export is for {', '.join(self.class_names)}; export each list by itself"
             )
-        name = self._checked(name or Path(result.image_path or "").name)
+        name = name or Path(result.image_path or "").name
+        _claim(name, self._taken)
         for exporter in self._exporters:
-            exporter.add(name, result)
-
-    def _checked(self, name: str) -> str:
-        path = PurePosixPath(name)
-        if not path.stem or path.is_absolute() or ".." in path.parts:
-            raise ValueError(f"cannot name files after {name!r}; give a path inside the data set")
-        stem = str(path.with_suffix(""))
-        if stem in self._taken:
-            raise ValueError(
-                f"{name} and {self._taken[stem]} would both be exported as {stem}; rename one"
-            )
-        self._taken[stem] = name
-        return str(path)
+            exporter.add(str(PurePosixPath(name)), result)
 
     def __enter__(self) -> Export:
         return self
@@ -111,3 +100,26 @@ class Export:
         finally:
             for exporter in self._exporters:
                 exporter.discard()
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse before the long work names of images that `Export.add` would refuse after it.
+
+    Raises:
+        ValueError: see `Export.add`.
+    """
+    taken: dict[str, str] = {}
+    for name in names:
+        _claim(name, taken)
+
+
+def _claim(name: str, taken: dict[str, str]) -> None:
+    """Enter into `taken` what the files of image `name` are called: the name without its ending."""
+    path = PurePosixPath(name)
+    if not path.stem or path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"cannot name files after {name!r}; give a path inside the data set")
+    stem = str(path.with_suffix(""))
+    # On some disks case does not tell files apart.
+    if (other := taken.get(stem.casefold())) is not None:
+        raise ValueError(f"{name} and {other} would both be exported as {stem}; rename one")
+    taken[stem.casefold()] = name

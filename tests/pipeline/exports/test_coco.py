@@ -1,5 +1,6 @@
 """pycocotools reads the file, and every mask is what it was."""
 
+import functools
 import json
 
 import numpy as np
@@ -61,6 +62,24 @@ def test_nothing_at_all(tmp_path):
     data = json.loads(export.path.read_text(encoding="utf-8"))
     assert data["images"] == data["annotations"] == []
     assert data["categories"] == [{"id": 1, "name": "one", "supercategory": ""}]
+
+
+def test_a_full_disk(tmp_path):
+    export = CocoExport(tmp_path, NAMES)
+
+    class Full:
+        def write(self, _data: bytes) -> None:
+            raise OSError(28, "No space left on device")
+
+        close = functools.partialmethod(write, b"")
+
+    export._file.close()
+    export._file = Full()
+    with pytest.raises(OSError, match="No space"):
+        export.add("a.jpg", all_masks())
+    with pytest.raises(OSError, match="No space"):
+        export.discard()
+    assert not list(tmp_path.iterdir())
 
 
 def test_discarded(tmp_path):

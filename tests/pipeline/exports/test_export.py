@@ -6,7 +6,7 @@ import tracemalloc
 import pytest
 
 from pipeline.exports import FORMATS
-from pipeline.exports.export import Export
+from pipeline.exports.export import Export, check_names
 from pipeline.result import Segmentation
 
 from .samples import NAMES, all_masks, masks, result
@@ -71,9 +71,21 @@ def test_refused(tmp_path):
         export.add(found, "a.jpg")
         with pytest.raises(ValueError, match=r"a.png and a.jpg would both be exported as a; ren"):
             export.add(found, "a.png")
+        with pytest.raises(ValueError, match=r"A.png and a.jpg would both be exported as A; ren"):
+            export.add(found, "A.png")
         with pytest.raises(ValueError, match="found for the words cat, but this export is for dog"):
             export.add(result(class_names=["cat"]), "b.jpg")
     assert names(tmp_path) == ["yolo/data.yaml", "yolo/labels/a.txt"]
+
+
+def test_names_can_be_checked_before():
+    check_names(["a/b.jpg", "b.jpg", "b.v2.jpg"])
+    with pytest.raises(ValueError, match=r"a/b.png and a/b.jpg would both be exported as a/b"):
+        check_names(["a/b.jpg", "b.jpg", "a/b.png"])
+    with pytest.raises(ValueError, match=r"a.jpg and a.jpg would both"):
+        check_names(iter(["".join(["a", ".jpg"]) for _ in range(2)]))
+    with pytest.raises(ValueError, match="cannot name files after"):
+        check_names(["../b.jpg"])
 
 
 def test_memory_does_not_grow_with_the_images(tmp_path):
