@@ -15,6 +15,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from pipeline.exports.options import add_export_options, check_export_options
 from pipeline.options import (
     Parser,
     add_model_options,
@@ -49,6 +50,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--save-json", type=Path, help="masks (COCO RLE), scores, points, settings")
     parser.add_argument("--save-label-map", type=Path, help="class of every pixel, palette PNG")
+    add_export_options(parser)
     add_pipeline_options(parser)
     return parser.parse_args(argv)
 
@@ -69,6 +71,7 @@ def _run(args: argparse.Namespace) -> int:
         "--save-label-map": args.save_label_map,
     }
     check_outputs(outputs, args.image)
+    check_export_options(args)
     if args.save_label_map and args.save_label_map.suffix.lower() != ".png":
         raise ValueError(f"--save-label-map {args.save_label_map}: its name must end in .png")
     args.upsampler = choose_upsampler(args)
@@ -76,6 +79,8 @@ def _run(args: argparse.Namespace) -> int:
     image = load_image(args.image)
     config = config_from_args(args)
 
+    from pipeline.exports.export import Export
+    from pipeline.exports.heatmaps import save_heatmaps
     from pipeline.segmenter import Segmenter
 
     segmenter = Segmenter.from_preset(
@@ -87,7 +92,9 @@ def _run(args: argparse.Namespace) -> int:
         model_cfg=args.model_cfg,
         checkpoint=args.checkpoint,
     )
-    result = segmenter.segment(image, vocabulary, image_path=str(args.image))
+    encoded = segmenter.segmentor.encode(image)
+    dense = segmenter.segmentor.dense(encoded, vocabulary)
+    result = segmenter.masks(encoded, dense, vocabulary, image_path=str(args.image))
     save_picture(args.output, image, result)
     written = [args.output]
     for path, save in (
@@ -97,6 +104,13 @@ def _run(args: argparse.Namespace) -> int:
         if path is not None:
             save(path)
             written.append(path)
+    if args.export:
+        with Export(args.export_dir, args.export, result.class_names) as export:
+            export.add(result)
+        written += export.paths
+    if args.save_heatmaps:
+        written.append(args.save_heatmaps / args.image.stem)
+        save_heatmaps(written[-1], dense.probs, result.class_names)
     for index in range(len(result)):
         x, y = result.points[index][0]
         print(

@@ -207,11 +207,20 @@ def check_outputs(paths: dict[str, Path | None], image: Path) -> None:
             raise ValueError(f"{option} {path} is a folder; give the name of a file")
         if (other := taken.setdefault(path.resolve(), option)) != option:
             raise ValueError(f"{option} {path} is also {other}; give another name")
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        if not folder.is_dir():
-            raise ValueError(f"{option} {path} cannot be written: {folder} is not a folder")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise ValueError(f"{option} {path} cannot be written: no permission for {folder}")
+        check_writable(option, path, path)
+
+
+def check_writable(option: str, given: Path, file: Path) -> None:
+    """Refuse what was `given` for `option` if `file` cannot be made, with the folders it needs.
+
+    Raises:
+        ValueError: a file where a folder is needed; no permission.
+    """
+    folder = next(parent for parent in file.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise ValueError(f"{option} {given} cannot be written: {folder} is not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{option} {given} cannot be written: no permission for {folder}")
 
 
 def run_main(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:

@@ -141,36 +141,10 @@ class Segmentation:
         return self.class_names[self.class_ids[index]]
 
     def to_json_dict(self) -> dict[str, Any]:
-        """Everything but the label maps as plain JSON types; masks as COCO run lengths."""
-        height, width = self.size
-        counts = np.bincount(self.label_map.ravel(), minlength=len(self.class_names) + 1).tolist()
-        data = {
-            "image": {"path": self.image_path, "height": height, "width": width},
-            "class_names": list(self.class_names),
-            "class_pixels": dict(zip(self.class_names, counts[1:], strict=True)),
-            "unnamed_pixels": counts[0],
-            "masks": [self._mask_record(index) for index in range(len(self))],
-            "timings": self.timings,
-            "settings": self.settings,
-            "versions": self.versions,
-        }
-        return _plain(data)
+        """Everything as plain JSON types; masks and label maps as COCO run lengths."""
+        from .result_json import to_json_dict  # it imports this module
 
-    def _mask_record(self, index: int) -> dict[str, Any]:
-        x0, y0, x1, y1 = self.boxes[index].tolist()
-        return {
-            "class_id": int(self.class_ids[index]),
-            "class_name": self.class_name(index),
-            "score": float(self.scores[index]),
-            "confidence": float(self.confidences[index]),
-            "agreement": float(self.agreement[index]),
-            "source": self.sources[index],
-            "box": [x0, y0, x1, y1],
-            "bbox": [x0, y0, x1 - x0, y1 - y0],
-            "area": int(self.masks[index].sum()),
-            "points": self.points[index].tolist(),
-            "segmentation": encode_rle(self.masks[index]),
-        }
+        return to_json_dict(self)
 
     def save_json(self, path: str | Path) -> None:
         """Write `to_json_dict()`.
@@ -181,6 +155,29 @@ class Segmentation:
         text = json.dumps(self.to_json_dict(), indent=1, ensure_ascii=False, allow_nan=False)
         # A lone surrogate (an undecodable byte of a file name) becomes "?": JSON cannot hold it.
         write_atomically(path, (text + "\n").encode("utf-8", errors="replace"))
+
+    @classmethod
+    def load_json(cls, path: str | Path) -> Segmentation:
+        """Read what `save_json` wrote.
+
+        Raises:
+            FileNotFoundError, ValueError: see `pipeline.result_json.load_json`.
+        """
+        from .result_json import load_json
+
+        return load_json(path)
+
+    def to_supervision(self) -> Any:
+        """The masks as `supervision.Detections`, for that package's drawing, tracking and metrics.
+
+        `confidence` is the score; `data` has `class_name` and `class_confidence`.
+
+        Raises:
+            ImportError: the package is not installed.
+        """
+        from .exports.to_supervision import to_supervision
+
+        return to_supervision(self)
 
     def save_label_map(self, path: str | Path) -> None:
         """Write the label map as a palette PNG: pixel values are the labels, 0 is black.
@@ -245,18 +242,3 @@ def _check_label_map(name: str, labels: np.ndarray, classes: int) -> None:
 def _expect(name: str, actual: tuple[int, ...], expected: tuple[int, ...]) -> None:
     if tuple(actual) != tuple(expected):
         raise ValueError(f"{name} must have shape {tuple(expected)}, got {tuple(actual)}")
-
-
-def _plain(value: Any) -> Any:
-    """JSON types only: arrays become lists, numpy numbers Python's, paths strings."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    raise ValueError(f"cannot write {type(value).__name__} as JSON: {value!r}")

@@ -21,7 +21,7 @@ from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
 from models.presets import PRESETS
 from pipeline.options import SCENE
 from pipeline.palette import voc_palette
-from pipeline.result import decode_rle
+from pipeline.result import Segmentation, decode_rle
 from pipeline.segmenter import Segmenter
 
 ROOT = Path(__file__).parents[1]
@@ -193,6 +193,40 @@ def test_nothing_found(here, capsys, monkeypatch):
     Image.open("new/folder/out.png").load()
 
 
+def test_exports(here, capsys, monkeypatch):
+    monkeypatch.setattr(Segmenter, "from_preset", load_once)
+    Image.open(SCENE.path).crop((80, 280, 240, 400)).save("a 'car'.png")
+    argv = ["--image", "a 'car'.png", "--preset", "tiny", "--vocabulary", "auto,car", "zebra"]
+    exports = ["--export", "coco", "yolo", "voc", "labelme", "--save-heatmaps", "maps"]
+    assert main([*argv, *exports, *OUTPUTS]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and out.endswith(
+        "exports/coco/annotations.json, exports/yolo/data.yaml, exports/voc/class_names.txt, "
+        "exports/labelme, maps/a 'car'\n"
+    )
+    data = assert_outputs(here, (120, 160))
+    assert data["masks"] and data["class_names"] == ["auto", "zebra"]
+    coco = json.loads(Path("exports/coco/annotations.json").read_text())
+    assert coco["images"][0]["file_name"] == "a 'car'.png"
+    assert [a["segmentation"] for a in coco["annotations"]] == [
+        mask["segmentation"] for mask in data["masks"]
+    ]
+    yolo = Path("exports/yolo/labels/a 'car'.txt").read_text().splitlines()
+    assert [int(line.split()[0]) for line in yolo] == [m["class_id"] for m in data["masks"]]
+    labels = [Image.open(p) for p in ("labels.png", "exports/voc/SegmentationClass/a 'car'.png")]
+    assert np.array_equal(*map(np.asarray, labels))
+    labelme = json.loads(Path("exports/labelme/a 'car'.json").read_text())
+    assert labelme["imagePath"] == "../../a 'car'.png"
+    assert {s["label"] for s in labelme["shapes"]} == {m["class_name"] for m in data["masks"]}
+    maps = {p.name: np.asarray(Image.open(p)) for p in sorted(Path("maps/a 'car'").iterdir())}
+    assert list(maps) == ["000_auto.png", "001_zebra.png", "002_background.png"]
+    dense = Segmentation.load_json("out.json").dense_map
+    highest = np.max(list(maps.values()), axis=0)
+    assert np.any(dense == 1) and np.all(maps["000_auto.png"][dense == 1] == highest[dense == 1])
+    x, y = map(int, data["masks"][0]["points"][0])
+    assert maps[f"{data['masks'][0]['class_id']:03d}_auto.png"][y, x] > 0.7 * 255
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -234,6 +268,10 @@ def test_nothing_found(here, capsys, monkeypatch):
         (["--save-label-map", "out.jpg"], "its name must end in .png"),
         (["--output", "out.png", "--save-label-map", "out.png"], "is also --output"),
         (["--image", "half.jpg", "--output", "half.jpg"], "is also --image"),
+        (["--export", "pdf"], "invalid choice: 'pdf' (choose from "),
+        (["--export-dir", "out"], "--export-dir needs --export FORMAT ...; formats: coco, yolo"),
+        (["--export", "coco", "--export-dir", "text.jpg"], "text.jpg is not a folder"),
+        (["--save-heatmaps", "text.jpg"], "text.jpg is not a folder"),
         (["--image", "half.jpg", "--colour"], "unrecognized arguments: --colour"),
     ],
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("matplotlib", "sam2", "hydra", "omegaconf", "pandas", "gradio")
+HEAVY = ("matplotlib", "sam2", "hydra", "omegaconf", "pandas", "gradio", "supervision")
 
 
 def modules(package: str) -> list[str]:

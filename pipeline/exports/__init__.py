@@ -1,0 +1,3 @@
+"""Results in the formats of other tools: one file per format."""
+
+FORMATS = ("coco", "yolo", "voc", "labelme")

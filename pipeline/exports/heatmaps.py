@@ -1,0 +1,54 @@
+"""How probable each class is at every pixel, as pictures.
+
+The PNGs have a palette: a pixel's value is 255 × the probability, its colour that of a colour map
+from black (0) over red to pale yellow (1), the same in all pictures.
+
+Shapes: K classes, H×W image pixels.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ..result import write_atomically
+
+_NAME_LENGTH = 60  # characters of a class name in a file name
+
+
+def save_heatmaps(folder: str | Path, probs: np.ndarray, class_names: Sequence[str]) -> list[Path]:
+    """Write one PNG per class: `folder/000_person.png`, `folder/001_car.png`, ...
+
+    Args:
+        folder: of this image's maps; it is made.
+        probs: (K, H, W) or (K + 1, H, W) float in 0…1, as in `DenseResult`; the background is last.
+        class_names: K names.
+
+    Returns:
+        The files, in the order of the classes; that of the background last.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    names = [*class_names, "background"][: len(probs)]
+    levels = np.arange(256, dtype=np.uint8)[:, None]
+    palette = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[:, 0, ::-1]  # BGR to RGB
+    paths = []
+    for index, (name, values) in enumerate(zip(names, probs, strict=True)):
+        image = Image.fromarray(np.rint(values * 255).clip(0, 255).astype(np.uint8))
+        image.putpalette(palette.tobytes())  # mode L becomes P, values stay
+        data = io.BytesIO()
+        image.save(data, format="PNG")
+        paths.append(Path(folder) / f"{index:03d}_{_file_name(name)}.png")
+        write_atomically(paths[-1], data.getvalue())
+    return paths
+
+
+def _file_name(name: str) -> str:
+    """A class name as part of a file name: letters and digits of any script, the rest as "_"."""
+    return "".join(c if c.isalnum() or c in "-." else "_" for c in name)[:_NAME_LENGTH]

@@ -1,0 +1,56 @@
+"""YOLO segmentation (https://docs.ultralytics.com/datasets/segment/).
+
+    labels/<name>.txt   a line per object: class index, x1 y1 x2 y2 ... as shares of width, height
+    data.yaml           class names; the pictures belong in images/, beside labels/
+
+The format has one ring per object and no scores. Holes and parts are joined by cuts (see
+`polygons`): a reader that fills the ring's border adds the lines between parts, one pixel wide.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from ..result import Segmentation, write_atomically
+from .polygons import join_rings, mask_polygons
+
+
+class YoloExport:
+    """Writes a text file per image, also an empty one, and `data.yaml`.
+
+    Args:
+        folder: where.
+        class_names: K names.
+    """
+
+    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
+        self.path = folder / "data.yaml"
+        self._folder, self._names = folder, class_names
+
+    def add(self, name: str, result: Segmentation) -> None:
+        """One image more; `name` is its path relative to the data set, with slashes."""
+        height, width = result.size
+        lines = []
+        for class_id, mask in zip(result.class_ids, result.masks, strict=True):
+            if rings := mask_polygons(mask):
+                shares = join_rings(rings) / (width, height)
+                lines.append(f"{class_id} {' '.join(f'{v:.6f}' for v in shares.ravel())}\n")
+        path = self._folder / "labels" / PurePosixPath(name).with_suffix(".txt")
+        write_atomically(path, "".join(lines).encode())
+
+    def finish(self) -> None:
+        """Write `data.yaml`."""
+        names = "".join(f"  {i}: {_quoted(name)}\n" for i, name in enumerate(self._names))
+        text = f"train: images\nval: images\nnames:\n{names}"
+        write_atomically(self.path, text.encode())
+
+    def discard(self) -> None:
+        """Nothing is unfinished: every file is written whole."""
+
+
+def _quoted(text: str) -> str:
+    """A double-quoted YAML scalar: JSON's, but with what YAML forbids as escapes."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in quoted)

@@ -1,0 +1,100 @@
+"""One pass over results writes all formats, whole or not at all."""
+
+import json
+import tracemalloc
+
+import pytest
+
+from pipeline.exports import FORMATS
+from pipeline.exports.export import Export, check_names
+from pipeline.result import Segmentation
+
+from .samples import NAMES, all_masks, masks, result
+
+
+def names(folder) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_all_formats_of_several_images(tmp_path):
+    for number, found in enumerate((all_masks(), result())):
+        found.save_json(tmp_path / "results" / f"{number}.json")
+    out = tmp_path / "out"
+    with Export(out, [*FORMATS, "coco"], NAMES) as export:
+        for number in range(2):
+            found = Segmentation.load_json(tmp_path / "results" / f"{number}.json")
+            export.add(found, f"{number}/a.jpg")
+        export.add(all_masks())  # named after its picture
+    stems = ["0/a", "1/a", "sofá"]
+    assert names(out) == sorted(
+        ["coco/annotations.json", "yolo/data.yaml", "voc/class_names.txt"]
+        + ["voc/ImageSets/Segmentation/all.txt"]
+        + [f"yolo/labels/{stem}.txt" for stem in stems]
+        + [f"labelme/{stem}.json" for stem in stems]
+        + [f"voc/Segmentation{kind}/{stem}.png" for kind in ("Class", "Object") for stem in stems]
+    )
+    assert len(json.loads((out / "coco" / "annotations.json").read_text())["images"]) == 3
+    assert export.paths == [out / "coco" / "annotations.json", out / "yolo" / "data.yaml",
+                            out / "voc" / "class_names.txt", out / "labelme"]  # fmt: skip
+    assert all(path.exists() for path in export.paths)
+
+
+def test_one_class_only(tmp_path):
+    found = result((masks()["disk"], 0, 1), class_names=["only"])
+    with Export(tmp_path, FORMATS, ["only"]) as export:
+        export.add(found)
+    assert (tmp_path / "yolo" / "data.yaml").read_text().endswith('names:\n  0: "only"\n')
+
+
+def test_an_error_leaves_no_half_data_set(tmp_path):
+    with pytest.raises(KeyboardInterrupt), Export(tmp_path, FORMATS, NAMES) as export:
+        export.add(result((masks()["pixel"], 0, 0.5)))
+        raise KeyboardInterrupt
+    assert names(tmp_path) == [
+        "labelme/sofá.json", "voc/SegmentationClass/sofá.png", "voc/SegmentationObject/sofá.png",
+        "yolo/labels/sofá.txt",
+    ]  # fmt: skip
+
+
+def test_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"unknown export formats \['pdf'\]; valid: coco, yolo"):
+        Export(tmp_path, ["pdf"], NAMES)
+    with pytest.raises(ValueError, match="unknown export formats"):
+        Export(tmp_path, [], NAMES)
+    found = result()
+    with Export(tmp_path, ["yolo"], NAMES) as export:
+        for name in ("../a.jpg", "/a.jpg", "..", "a/../../b.jpg"):
+            with pytest.raises(ValueError, match="give a path inside the data set"):
+                export.add(found, name)
+        with pytest.raises(ValueError, match="cannot name files after ''"):
+            export.add(result(image_path=None))
+        export.add(found, "a.jpg")
+        with pytest.raises(ValueError, match=r"a.png and a.jpg would both be exported as a; ren"):
+            export.add(found, "a.png")
+        with pytest.raises(ValueError, match=r"A.png and a.jpg would both be exported as A; ren"):
+            export.add(found, "A.png")
+        with pytest.raises(ValueError, match="found for the words cat, but this export is for dog"):
+            export.add(result(class_names=["cat"]), "b.jpg")
+    assert names(tmp_path) == ["yolo/data.yaml", "yolo/labels/a.txt"]
+
+
+def test_names_can_be_checked_before():
+    check_names(["a/b.jpg", "b.jpg", "b.v2.jpg"])
+    with pytest.raises(ValueError, match=r"a/b.png and a/b.jpg would both be exported as a/b"):
+        check_names(["a/b.jpg", "b.jpg", "a/b.png"])
+    with pytest.raises(ValueError, match=r"a.jpg and a.jpg would both"):
+        check_names(iter(["".join(["a", ".jpg"]) for _ in range(2)]))
+    with pytest.raises(ValueError, match="cannot name files after"):
+        check_names(["../b.jpg"])
+
+
+def test_memory_does_not_grow_with_the_images(tmp_path):
+    found = result((masks()["disk"], 0, 0.5))
+    with Export(tmp_path, ["coco"], NAMES) as export:
+        export.add(found, "first.jpg")
+        tracemalloc.start()
+        for number in range(200):
+            export.add(found, f"{number:04d}.jpg")
+        kept, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert kept / 200 < 1000  # bytes an image: its name and size; a mask alone has 2400

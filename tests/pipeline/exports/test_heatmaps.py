@@ -1,0 +1,30 @@
+"""Heat maps hold probabilities, and their colours get lighter with them."""
+
+import numpy as np
+from PIL import Image
+
+from pipeline.exports.heatmaps import save_heatmaps
+
+
+def test_values_colours_and_names(tmp_path):
+    probs = np.zeros((4, 2, 3), np.float32)
+    probs[0] = [[0, 0.25, 0.5], [0.75, 1, 1 / 255]]
+    probs[3] = 1
+    names = ["dog", "a/b: sofá 🛋", "ソ" * 100]
+    paths = save_heatmaps(tmp_path / "new", probs, names)
+    assert [path.name for path in paths] == [
+        "000_dog.png", "001_a_b__sofá__.png", f"002_{'ソ' * 60}.png", "003_background.png",
+    ]  # fmt: skip
+    with Image.open(paths[0]) as image:
+        assert image.mode == "P" and image.size == (3, 2)
+        assert np.asarray(image).tolist() == [[0, 64, 128], [191, 255, 1]]
+        brightness = np.reshape(image.getpalette(), (-1, 3)).sum(axis=1)
+        red, green, blue = image.convert("RGB").getpixel((2, 0))
+    assert (np.diff(brightness[::16]) > 0).all() and brightness[0] < 10
+    assert red > green > 0 and red > blue  # RGB, not BGR
+    assert np.all(np.asarray(Image.open(paths[3])) == 255)
+
+
+def test_without_background(tmp_path):
+    paths = save_heatmaps(tmp_path, np.ones((1, 2, 3), np.float32), ["dog"])
+    assert [path.name for path in paths] == ["000_dog.png"]
