@@ -193,11 +193,54 @@ def test_nothing_found(here, capsys, monkeypatch):
     Image.open("new/folder/out.png").load()
 
 
+def test_a_folder(here, capsys, monkeypatch):
+    monkeypatch.setattr(Segmenter, "from_preset", load_once)
+    scene = Image.open(SCENE.path)
+    for name, left in (("photos/a.png", 100), ("photos/more/a.png", 300)):
+        Path(name).parent.mkdir(exist_ok=True)
+        scene.crop((left, 120, left + 75, 160)).save(name)
+    Path("photos/bad.jpg").write_text("no picture")
+    settings = ["--preset", "tiny", "--vocabulary", "car", "tree", "--min-confidence", "0.3"]
+    argv = ["--image", "photos", "--output", "out", *settings]
+
+    segment = Segmenter.segment  # interrupted at the second image
+    stop = iter([segment])
+
+    def segment_once(*args, **kwargs):
+        for once in stop:
+            return once(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Segmenter, "segment", segment_once)
+        assert main(argv) == 130
+    message = "interrupted: 1 of 3 images are done; the same command goes on\n"
+    assert capsys.readouterr() == ("", message)
+    before = files(here / "out")
+
+    assert main(argv) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("2 of 3 images, ") and out.endswith(" masks -> out\n")
+    bad = "'photos/bad.jpg' is not an image that Pillow can read; convert it to PNG or JPEG"
+    assert err == f"not segmented: {bad}\n"
+    assert before.items() <= files(here / "out").items()
+    assert main(["--image", "photos/more/a.png", *settings, *OUTPUTS]) == 0  # alone: the same
+    assert_outputs(here, (40, 75))
+    alone, data = (json.loads(Path(p).read_text()) for p in ("out.json", "out/json/more/a.json"))
+    data["image"].pop("sha256")
+    assert data.pop("timings").keys() == alone.pop("timings").keys() and data == alone
+    assert Path("labels.png").read_bytes() == Path("out/labels/more/a.png").read_bytes()
+    assert Image.open("out/pictures/more/a.jpg").size == Image.open("out.png").size
+    other = [*argv, "--vocabulary", "dog"]
+    message = 'the results in out were made with other settings (vocabulary: [["car"], ["tree"]], '
+    assert_refused(other, message, capsys)
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["--image", "nowhere.jpg"], "image not found: 'nowhere.jpg'"),
-        (["--image", "."], "is a folder"),
+        (["--image", ""], "the image path is empty; give an image file or a folder"),
         (["--image", "text.jpg"], "is not an image"),
         (["--image", "half.jpg"], "truncated"),
         (["--vocabulary"], "expected at least one argument"),
@@ -234,6 +277,14 @@ def test_nothing_found(here, capsys, monkeypatch):
         (["--save-label-map", "out.jpg"], "its name must end in .png"),
         (["--output", "out.png", "--save-label-map", "out.png"], "is also --output"),
         (["--image", "half.jpg", "--output", "half.jpg"], "is also --image"),
+        (["--image", "."], "several images need a folder for their results, not clip_guided_seg"),
+        (["--image", "half.jpg", "text.jpg", "--output", "a.jpg"], "give --output FOLDER"),
+        (["--image", ".", "--output", "text"], "text cannot be a folder: text is a file"),
+        (["--image", ".", "--output", "."], "--output . holds files that are no results"),
+        (["--image", "folder.png", "--output", "new"], "'folder.png' holds no image (.jpg, "),
+        (["--image", "@nowhere.txt", "--output", "new"], "image list not found: 'nowhere.txt'"),
+        (["--image", ".", "--output", "new", "--save-json", "a.json"], "--save-json is for one im"),
+        (["--image", ".", "--output", "new", "--preset", "huge"], "unknown preset 'huge'"),
         (["--image", "half.jpg", "--colour"], "unrecognized arguments: --colour"),
     ],
 )
@@ -241,6 +292,7 @@ def test_bad_input(argv, message, here, capsys):
     (here / "text.jpg").write_text("no picture")
     (here / "half.jpg").write_bytes(SCENE.path.read_bytes()[:30_000])
     (here / "folder.png").mkdir()
+    (here / "text").touch()
     assert_refused(argv, message, capsys)
 
 
