@@ -43,6 +43,7 @@ class Outcome(NamedTuple):
     """A row of the summary."""
 
     image: str
+    name: str  # of its results, see `result_file`
     status: str  # "done" or "failed"
     masks: int | None = None
     classes: str = ""  # found, joined by "; "
@@ -93,7 +94,7 @@ def segment_folder(
                 try:
                     outcomes.append(_segment(segmenter, file, words, output))
                 except _FailedError as error:
-                    outcomes.append(Outcome(str(file.path), "failed", reason=str(error)))
+                    outcomes.append(Outcome(*map(str, file), "failed", reason=str(error)))
                     bar.set_postfix(failed=sum(o.status == "failed" for o in outcomes))
     except KeyboardInterrupt:
         done = sum(result_file(output, "json", file.name).is_file() for file in files)
@@ -222,6 +223,7 @@ def _outcome(file: ImageFile, record: dict[str, Any]) -> Outcome:
     found = {mask["class_id"]: mask["class_name"] for mask in record["masks"]}
     return Outcome(
         image=str(file.path),
+        name=file.name,
         status="done",
         masks=len(record["masks"]),
         classes="; ".join(found[index] for index in sorted(found)),

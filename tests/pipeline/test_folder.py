@@ -128,6 +128,7 @@ def test_what_is_written(photos, tmp_path):
         {k: "" if v is None else str(v) for k, v in o._asdict().items()} for o in outcomes
     ]
     assert [row["image"] for row in table] == list(map(str, paths))
+    assert [row["name"] for row in table] == NAMES
     assert {row["status"] for row in table} == {"done"} and table[0]["seconds"] == "0.75"
     assert [(row["masks"], row["classes"]) for row in table] == [("0", ""), *[("1", "cat")] * 3]
 
