@@ -3,10 +3,14 @@
     python clip_guided_segmentation_loftup.py --use-loftup
     python clip_guided_segmentation_loftup.py --image photo.jpg --vocabulary person "sofa,couch" \\
         --use-loftup --output result.png --save-json result.json
+    python clip_guided_segmentation_loftup.py --image photos --vocabulary @words.txt \\
+        --use-loftup --output results
 
 CLIP scores every pixel against the words (SCLIP, upsampled by LoftUp with --use-loftup, or see
 --upsampler), confident regions become clicks, and SAM 2 turns the clicks into masks. Without
---image the bundled scene is segmented by the small models shipped with the repository.
+--image the bundled scene is segmented by the small models shipped with the repository. Of a folder,
+or several images, each one's picture, JSON and label map go into the folder --output; the same
+command goes on after an interruption.
 """
 
 from __future__ import annotations
@@ -14,8 +18,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.exports.options import add_export_options, check_export_options
+from pipeline.image_files import find_images, is_several
 from pipeline.options import (
     Parser,
     add_model_options,
@@ -29,6 +35,10 @@ from pipeline.options import (
     run_main,
 )
 
+if TYPE_CHECKING:
+    from pipeline.config import PipelineConfig
+    from pipeline.segmenter import Segmenter
+
 
 def __getattr__(name: str) -> object:
     if name == "segment_with_guided_prompts":  # users import it from here
@@ -40,29 +50,101 @@ def __getattr__(name: str) -> object:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    add_model_options(parser)
+    add_model_options(parser, several=True)
     add_upsampler_options(parser)
     parser.add_argument(
         "--output",
         type=Path,
         default=Path("clip_guided_segments.png"),
-        help="the picture (default: %(default)s)",
+        help="the picture (default: %(default)s); for several images the folder of the results",
     )
     parser.add_argument("--save-json", type=Path, help="masks (COCO RLE), scores, points, settings")
     parser.add_argument("--save-label-map", type=Path, help="class of every pixel, palette PNG")
     add_export_options(parser)
+    parser.add_argument(
+        "--overwrite", action="store_true", help="with several images: start over in --output"
+    )
     add_pipeline_options(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_main(_run, parse(argv))
+    args = parse(argv)
+    return run_main(_run_folder if is_several(args.image) else _run, args)
+
+
+def _run_folder(args: argparse.Namespace) -> int:
+    from pipeline.exports.export import Export, check_names
+    from pipeline.folder import check_output, result_file, segment_folder
+    from pipeline.result import Segmentation
+
+    # All bad input is refused before the long work.
+    check_output(args.output)
+    for option in ("save_json", "save_label_map"):
+        if getattr(args, option):
+            raise ValueError(
+                f"--{option.replace('_', '-')} is for one image; for several all results are "
+                "written into --output"
+            )
+    if args.save_heatmaps:
+        raise ValueError("--save-heatmaps is for one image; give one, or drop the option")
+    check_export_options(args)
+    files = find_images(args.image, args.output)
+    if args.export:
+        check_names(_export_name(file.path, file.name) for file in files)
+    args.upsampler = choose_upsampler(args)
+    args.preset = args.preset or "vit-b16"
+    vocabulary = read_vocabulary(args)
+    segmenter = _load(args, config_from_args(args))
+    outcomes = segment_folder(
+        segmenter, args.image, vocabulary, args.output, overwrite=args.overwrite
+    )
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    written = [args.output]
+    if args.export:
+        with Export(args.export_dir, args.export, vocabulary.class_names) as export:
+            for outcome in outcomes:
+                if outcome.status == "done":
+                    result = Segmentation.load_json(result_file(args.output, "json", outcome.name))
+                    export.add(result, _export_name(outcome.image, outcome.name))
+        written += export.paths
+    for outcome in failed:
+        print(f"not segmented: {outcome.reason}", file=sys.stderr)
+    print(
+        f"{len(outcomes) - len(failed)} of {len(outcomes)} images, "
+        f"{sum(outcome.masks or 0 for outcome in outcomes)} masks -> "
+        f"{', '.join(map(str, written))}"
+    )
+    return 1 if failed else 0
+
+
+def _export_name(image: str | Path, name: str) -> str:
+    """The path of an image below the folder common to all, from the name of its results."""
+    ending = Path(image).suffix
+    return name if name.endswith(ending) else name + ending
+
+
+def _load(args: argparse.Namespace, config: PipelineConfig) -> Segmenter:
+    from pipeline.segmenter import Segmenter
+
+    return Segmenter.from_preset(
+        choose_preset(args),
+        device=args.device,
+        config=config,
+        loftup=args.loftup_model,
+        anyup=args.anyup_model,
+        model_cfg=args.model_cfg,
+        checkpoint=args.checkpoint,
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
     from models.images import load_image
     from pipeline.visualize import picture_format, save_picture
 
+    if not args.image[0].strip():
+        raise ValueError("the image path is empty; give an image file or a folder")
+    args.image = Path(args.image[0])
     # All bad input is refused before the long work.
     picture_format(args.output)
     outputs = {
@@ -77,21 +159,11 @@ def _run(args: argparse.Namespace) -> int:
     args.upsampler = choose_upsampler(args)
     vocabulary = read_vocabulary(args)
     image = load_image(args.image)
-    config = config_from_args(args)
 
     from pipeline.exports.export import Export
     from pipeline.exports.heatmaps import save_heatmaps
-    from pipeline.segmenter import Segmenter
 
-    segmenter = Segmenter.from_preset(
-        choose_preset(args),
-        device=args.device,
-        config=config,
-        loftup=args.loftup_model,
-        anyup=args.anyup_model,
-        model_cfg=args.model_cfg,
-        checkpoint=args.checkpoint,
-    )
+    segmenter = _load(args, config_from_args(args))
     encoded = segmenter.segmentor.encode(image)
     dense = segmenter.segmentor.dense(encoded, vocabulary)
     result = segmenter.masks(encoded, dense, vocabulary, image_path=str(args.image))

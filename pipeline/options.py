@@ -42,11 +42,21 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}; see --help\n")
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """--image, --vocabulary, and which models run where."""
-    parser.add_argument(
-        "--image", type=Path, default=SCENE.path, help="image file (default: the bundled scene)"
-    )
+def add_model_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """--image (with `several`, a list of strings), --vocabulary, and which models run where."""
+    if several:
+        parser.add_argument(
+            "--image",
+            nargs="+",
+            metavar="IMAGE",
+            default=[str(SCENE.path)],
+            help="image file, or several, or a folder, or @FILE with one path per line "
+            "(default: the bundled scene)",
+        )
+    else:
+        parser.add_argument(
+            "--image", type=Path, default=SCENE.path, help="image file (default: the bundled scene)"
+        )
     parser.add_argument(
         "--vocabulary",
         nargs="+",
@@ -235,6 +245,6 @@ def run_main(run: Callable[[argparse.Namespace], int], args: argparse.Namespace)
             traceback.print_exc()
         print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print("interrupted", *interrupt.args, sep=": ", file=sys.stderr)
         return 130

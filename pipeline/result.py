@@ -152,9 +152,7 @@ class Segmentation:
         Raises:
             OSError: the file cannot be written.
         """
-        text = json.dumps(self.to_json_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-        # A lone surrogate (an undecodable byte of a file name) becomes "?": JSON cannot hold it.
-        write_atomically(path, (text + "\n").encode("utf-8", errors="replace"))
+        write_json(path, self.to_json_dict())
 
     @classmethod
     def load_json(cls, path: str | Path) -> Segmentation:
@@ -205,6 +203,17 @@ def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
     from pycocotools import mask as coco
 
     return coco.decode(dict(rle)).astype(bool)
+
+
+def write_json(path: str | Path, data: Mapping[str, Any]) -> None:
+    """Write JSON whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
+    # A lone surrogate (an undecodable byte of a file name) becomes "?": JSON cannot hold it.
+    write_atomically(path, (text + "\n").encode("utf-8", errors="replace"))
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:

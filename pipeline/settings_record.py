@@ -1,6 +1,6 @@
-"""What predictions were made with: written beside them, checked before any are added.
+"""What results were made with: written beside them, checked before any are added.
 
-PREDICTIONS/<arm>/settings.json
+PREDICTIONS/<arm>/settings.json of a benchmark, OUTPUT/settings.json of a folder of images.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from models.sam2_masks import Sam2Masks
+from models.sclip_segmentor import SCLIPSegmentor
 
 from .arm_runner import ArmRunner
 from .arms import Arm
@@ -55,7 +58,7 @@ def claim(
         common = model_settings(runner)
         try:
             for arm in arms:
-                settings = json.loads(json.dumps(arm_settings(runner, arm, common)))  # as read back
+                settings = arm_settings(runner, arm, common)
                 _claim_arm(arm, settings, folder, overwrite=overwrite)
         except (ValueError, OSError) as error:
             problem = " ".join(str(error).split())
@@ -66,18 +69,34 @@ def claim(
 
 def _claim_arm(arm: Arm, settings: dict[str, Any], folder: Path, *, overwrite: bool) -> None:
     place = folder / arm.name
-    file = place / "settings.json"
     for leftover in place.glob(".*.tmp"):  # of a process that was killed while it wrote
         leftover.unlink()
     if overwrite:
         for old in [*place.glob("*.png"), *place.glob("*.json")]:
             old.unlink()
-    if not any(place.glob("*.png")):  # what a run wrote that made nothing binds nobody
+    claim_folder(place, settings, taken=any(place.glob("*.png")), what="predictions")
+
+
+def claim_folder(place: Path, settings: dict[str, Any], *, taken: bool, what: str) -> None:
+    """Write PLACE/settings.json, or check it if results are there.
+
+    Args:
+        place: of the results.
+        settings: what more of them would be made with.
+        taken: some are there; what a run wrote that made nothing binds nobody.
+        what: the results are called in a refusal.
+
+    Raises:
+        ValueError: the results were made with other settings, or nobody knows with which.
+    """
+    file = place / "settings.json"
+    settings = json.loads(json.dumps(settings))  # as read back
+    if not taken:
         write_atomically(file, (json.dumps(settings, indent=1, ensure_ascii=False) + "\n").encode())
         return
     if not file.exists():
         raise ValueError(
-            f"{place} holds predictions but no settings.json: nobody knows what they were made "
+            f"{place} holds {what} but no settings.json: nobody knows what they were made "
             "with; choose another --output, or add --overwrite"
         )
     found = _flat(read_json(file))
@@ -87,7 +106,7 @@ def _claim_arm(arm: Arm, settings: dict[str, Any], folder: Path, *, overwrite: b
         changes = "; ".join(f"{k}: {_short(found.get(k))}, now {_short(wanted.get(k))}"
                             for k in other[:4])  # fmt: skip
         raise ValueError(
-            f"the predictions in {place} were made with other settings ({changes}"
+            f"the {what} in {place} were made with other settings ({changes}"
             f"{'; …' if len(other) > 4 else ''}); choose another --output, or add --overwrite"
         )
 
@@ -95,21 +114,26 @@ def _claim_arm(arm: Arm, settings: dict[str, Any], folder: Path, *, overwrite: b
 def model_settings(runner: ArmRunner) -> dict[str, Any]:
     """What all arms of a run have in common."""
     segmentor = runner.segmentor
-    loftup, anyup = (getattr(segmentor, name, None) for name in ("loftup", "anyup"))
     return {
         "preset": segmentor.preset.name,
         "protocol": dataclasses.asdict(segmentor.protocol),
-        "weights": {
-            "clip": _fingerprint(segmentor.clip),
-            "loftup": loftup and _fingerprint(loftup),
-            "anyup": anyup and _fingerprint(anyup),
-            "sam2": runner.sam and _fingerprint(runner.sam.model),
-        },
+        "weights": fingerprints(segmentor, runner.sam),
         "device": device_name(segmentor.device),
         # The last bits of a sum depend on how it is split over threads.
         "threads": torch.get_num_threads() if segmentor.device.type == "cpu" else None,
         "code": _code(),
         "versions": versions(),
+    }
+
+
+def fingerprints(segmentor: SCLIPSegmentor, sam: Sam2Masks | None) -> dict[str, str | None]:
+    """Fingerprints of the networks that are loaded."""
+    loftup, anyup = (getattr(segmentor, name, None) for name in ("loftup", "anyup"))
+    return {
+        "clip": _fingerprint(segmentor.clip),
+        "loftup": loftup and _fingerprint(loftup),
+        "anyup": anyup and _fingerprint(anyup),
+        "sam2": sam and _fingerprint(sam.model),
     }
 
 

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,6 +109,7 @@ def assert_outputs(folder: Path, size: tuple[int, int]) -> dict:
 
 
 OUTPUTS = ["--output", "out.png", "--save-json", "out.json", "--save-label-map", "labels.png"]
+LAX = ["--min-confidence", "0", "--min-region-size", "1", "--background"]  # always finds something
 
 
 def assert_scene(folder: Path, out: str) -> None:
@@ -174,8 +176,7 @@ def test_kinds_of_images(name, here, capsys, monkeypatch):
         exif[0x0112] = 6  # to be turned by 90° for display
     picture.save(name, exif=exif)
     size = picture.size if name == "rotated.jpg" else picture.size[::-1]  # (H, W)
-    lax = ["--min-confidence", "0", "--min-region-size", "1", "--background"]
-    assert main(["--image", name, "--preset", "tiny", *lax, *OUTPUTS]) == 0
+    assert main(["--image", name, "--preset", "tiny", *LAX, *OUTPUTS]) == 0
     assert capsys.readouterr().err == ""
     data = assert_outputs(here, size)
     assert data["masks"] and data["image"]["path"] == name
@@ -227,11 +228,56 @@ def test_exports(here, capsys, monkeypatch):
     assert maps[f"{data['masks'][0]['class_id']:03d}_auto.png"][y, x] > 0.7 * 255
 
 
+def test_a_folder(here, capsys, monkeypatch):
+    monkeypatch.setattr(Segmenter, "from_preset", load_once)
+    scene = Image.open(SCENE.path)
+    for name, left in (("photos/a.png", 100), ("photos/more/a.png", 300)):
+        Path(name).parent.mkdir(exist_ok=True)
+        scene.crop((left, 120, left + 75, 160)).save(name)
+    Path("photos/bad.jpg").write_text("no picture")
+    argv = ["--image", "photos", "--output", "out", "--preset", "tiny", *LAX]
+
+    segment = Segmenter.segment  # interrupted at the second image
+    stop = iter([segment])
+
+    def segment_once(*args, **kwargs):
+        for once in stop:
+            return once(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Segmenter, "segment", segment_once)
+        assert main(argv) == 130
+    message = "interrupted: 1 of 3 images are done; the same command goes on\n"
+    assert capsys.readouterr() == ("", message)
+    before = files(here / "out")
+
+    assert main(argv) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("2 of 3 images, ") and out.endswith(" masks -> out\n")
+    bad = "'photos/bad.jpg' is not an image that Pillow can read; convert it to PNG or JPEG"
+    assert err == f"not segmented: {bad}\n"
+    assert before.items() <= files(here / "out").items()
+    results = [f"out/{r}" for r in ("pictures/more/a.jpg", "json/more/a.json", "labels/more/a.png")]
+    for result, name in zip(results, ("out.png", "out.json", "labels.png"), strict=True):
+        shutil.copy(result, name)
+    data = assert_outputs(here, (40, 75))  # as of one image
+    assert data["masks"] and data["image"]["path"] == "photos/more/a.png"
+    assert main([*argv, "--export", "coco", "--export-dir", "sets"]) == 1  # only the export is new
+    assert capsys.readouterr().out.endswith(" masks -> out, sets/coco/annotations.json\n")
+    coco = json.loads(Path("sets/coco/annotations.json").read_text())
+    assert [image["file_name"] for image in coco["images"]] == ["a.png", "more/a.png"]
+    assert len(coco["annotations"]) >= len(data["masks"])
+    other = [*argv, "--vocabulary", "dog"]
+    message = 'the results in out were made with other settings (vocabulary: [["person"], ["car"]'
+    assert_refused(other, message, capsys)
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["--image", "nowhere.jpg"], "image not found: 'nowhere.jpg'"),
-        (["--image", "."], "is a folder"),
+        (["--image", ""], "the image path is empty; give an image file or a folder"),
         (["--image", "text.jpg"], "is not an image"),
         (["--image", "half.jpg"], "truncated"),
         (["--vocabulary"], "expected at least one argument"),
@@ -272,6 +318,14 @@ def test_exports(here, capsys, monkeypatch):
         (["--export-dir", "out"], "--export-dir needs --export FORMAT ...; formats: coco, yolo"),
         (["--export", "coco", "--export-dir", "text.jpg"], "text.jpg is not a folder"),
         (["--save-heatmaps", "text.jpg"], "text.jpg is not a folder"),
+        (["--image", "."], "several images need a folder for their results, not clip_guided_seg"),
+        (["--image", "half.jpg", "text.jpg", "--output", "a.jpg"], "give --output FOLDER"),
+        (["--image", ".", "--output", "text"], "text cannot be a folder: text is a file"),
+        (["--image", ".", "--output", "."], "--output . holds files that are no results"),
+        (["--image", "folder.png", "--output", "new"], "'folder.png' holds no image (.jpg, "),
+        (["--image", "@nowhere.txt", "--output", "new"], "image list not found: 'nowhere.txt'"),
+        (["--image", ".", "--output", "new", "--save-json", "a.json"], "--save-json is for one im"),
+        (["--image", ".", "--output", "new", "--preset", "huge"], "unknown preset 'huge'"),
         (["--image", "half.jpg", "--colour"], "unrecognized arguments: --colour"),
     ],
 )
@@ -279,6 +333,7 @@ def test_bad_input(argv, message, here, capsys):
     (here / "text.jpg").write_text("no picture")
     (here / "half.jpg").write_bytes(SCENE.path.read_bytes()[:30_000])
     (here / "folder.png").mkdir()
+    (here / "text").touch()
     assert_refused(argv, message, capsys)
 
 

@@ -1,0 +1,239 @@
+"""Many images in, a folder of results out.
+
+    OUTPUT/pictures/NAME.jpg   what `save_picture` draws
+    OUTPUT/labels/NAME.png     class of every pixel, palette PNG
+    OUTPUT/json/NAME.json      masks (COCO RLE), scores, points; and the SHA-256 of the image file
+    OUTPUT/summary.csv         a row for every image
+    OUTPUT/settings.json       what all of it was made with
+
+NAME is the image's path below the folder common to all images, without its ending. Files are
+written whole or not at all, an image's JSON last: an image is done when that exists. A run that was
+interrupted, however roughly, continues with what is missing.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from models.images import load_image
+from models.upsamplers import upsampler_name
+from models.vocabulary import Vocabulary
+
+from .arms import DENSE_ATTRIBUTES
+from .image_files import SUFFIXES, ImageFile, find_images
+from .result import write_atomically, write_json
+from .segmenter import Segmenter
+from .settings_record import claim_folder, fingerprints, read_json
+from .visualize import save_picture
+
+_KINDS = {"pictures": ".jpg", "labels": ".png", "json": ".json"}  # folder → ending, as written
+
+
+class Outcome(NamedTuple):
+    """A row of the summary."""
+
+    image: str
+    name: str  # of its results, see `result_file`
+    status: str  # "done" or "failed"
+    masks: int | None = None
+    classes: str = ""  # found, joined by "; "
+    seconds: float | None = None
+    reason: str = ""  # why it failed
+
+
+class _FailedError(Exception):
+    """One image has no result; the others can have theirs."""
+
+
+def segment_folder(
+    segmenter: Segmenter,
+    images: str | Path | Sequence[str | Path],
+    vocabulary: Sequence[str] | Vocabulary,
+    output: str | Path,
+    *,
+    background: Sequence[str] | None = None,
+    overwrite: bool = False,
+) -> list[Outcome]:
+    """Segment all images that have no result yet.
+
+    Args:
+        segmenter: segments each of them.
+        images: folder, file or "@list.txt", or several of them; see `find_images`.
+        vocabulary, background: see `Segmenter.segment`.
+        output: folder of the results.
+        overwrite: remove the results that are there and start over.
+
+    Returns:
+        Of every image what became of it, in order. One that cannot be read, or is too large for
+        the memory, has status "failed" and a reason; a later call tries it again.
+
+    Raises:
+        ValueError, OSError: see `find_images` and `check_output`; the results that are there were
+            made with other settings; or a result cannot be written.
+        KeyboardInterrupt: on Ctrl-C; its message says how many images are done.
+    """
+    output = Path(output)
+    check_output(output)
+    files = find_images([images] if isinstance(images, str | Path) else images, output)
+    words = segmenter.vocabulary(vocabulary, background)
+    outcomes: list[Outcome] = []
+    try:
+        _claim(output, settings(segmenter, words), overwrite=overwrite)
+        with tqdm(files, unit="image", disable=None) as bar:
+            for file in bar:
+                try:
+                    outcomes.append(_segment(segmenter, file, words, output))
+                except _FailedError as error:
+                    outcomes.append(Outcome(*map(str, file), "failed", reason=str(error)))
+                    bar.set_postfix(failed=sum(o.status == "failed" for o in outcomes))
+    except KeyboardInterrupt:
+        done = sum(result_file(output, "json", file.name).is_file() for file in files)
+        again = "the same command without --overwrite" if overwrite else "the same command"
+        raise KeyboardInterrupt(
+            f"{done} of {len(files)} images are done; {again} goes on"
+        ) from None
+    _write_summary(output / "summary.csv", outcomes)
+    return outcomes
+
+
+def check_output(output: Path) -> None:
+    """Refuse before the long work a folder that cannot take results.
+
+    Raises:
+        ValueError: the name of an image or of another file, a folder in which nothing can be
+            written, or one with files that are no results.
+    """
+    if output.suffix.lower() in SUFFIXES:
+        raise ValueError(
+            f"several images need a folder for their results, not {output}: give --output FOLDER"
+        )
+    there = next(place for place in (output, *output.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise ValueError(f"--output {output} cannot be a folder: {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"--output {output} cannot be written: no permission for {there}")
+    if output.exists() and not (output / "settings.json").exists():
+        # Hidden files are what file managers leave, or a process killed in its first write.
+        if any(not entry.name.startswith(".") for entry in output.iterdir()):
+            raise ValueError(
+                f"--output {output} holds files that are no results (there is no settings.json); "
+                "give a new or an empty folder"
+            )
+
+
+def result_file(output: Path, kind: str, name: str) -> Path:
+    """Where the result `kind` ("pictures", "labels" or "json") of an image is."""
+    return output / kind / f"{name}{_KINDS[kind]}"
+
+
+def settings(segmenter: Segmenter, words: Vocabulary) -> dict[str, Any]:
+    """What decides the results, as far as the user does: not the device, nor versions."""
+    segmentor = segmenter.segmentor
+    dense = {name: getattr(segmentor, name, None) for name in DENSE_ATTRIBUTES}
+    dense["upsampler"] = upsampler_name(segmentor.upsampler)
+    return {
+        "vocabulary": [list(group) for group in words.words],
+        "background": list(words.background),
+        "preset": segmentor.preset.name,
+        "protocol": dataclasses.asdict(segmentor.protocol),
+        "pipeline": segmenter.config.to_dict() | dense,
+        "weights": fingerprints(segmentor, segmenter.sam),
+    }
+
+
+def _claim(output: Path, wanted: dict[str, Any], *, overwrite: bool) -> None:
+    """Make the folder ready for results of these settings."""
+    leftovers = "." + 32 * "[0-9a-f]" + ".tmp"  # of a process that was killed while it wrote
+    for place in (output.glob, *((output / kind).rglob for kind in _KINDS)):
+        for leftover in place(leftovers):
+            leftover.unlink()
+    if overwrite:
+        (output / "summary.csv").unlink(missing_ok=True)
+        for kind in reversed(_KINDS):  # the JSON first: without it the rest counts for nothing
+            for old in (output / kind).rglob(f"*{_KINDS[kind]}"):
+                old.unlink()
+    claim_folder(output, wanted, taken=any((output / "json").rglob("*.json")), what="results")
+
+
+def _segment(segmenter: Segmenter, file: ImageFile, words: Vocabulary, output: Path) -> Outcome:
+    """Make the results of an image unless they are there."""
+    target = result_file(output, "json", file.name)
+    try:
+        # `load_image` says best what is wrong with anything else.
+        digest = _sha256(file.path) if file.path.is_file() else None
+        if digest and (record := _finished(target)):
+            if record["image"]["sha256"] != digest:
+                raise ValueError(
+                    f"'{file.path}' is not the image that {target} was made of; delete that file, "
+                    "or choose another --output"
+                )
+            return _outcome(file, record)
+        image = load_image(file.path)
+    except (OSError, ValueError) as error:
+        raise _FailedError(" ".join(str(error).split())) from error
+    try:
+        result = segmenter.segment(image, words, image_path=str(file.path))
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        height, width = image.shape[:2]
+        raise _FailedError(
+            f"'{file.path}' needs more memory than there is ({width}×{height} pixels); shrink it"
+        ) from error
+    record = result.to_json_dict()
+    record["image"]["sha256"] = digest
+    save_picture(result_file(output, "pictures", file.name), image, result)
+    result.save_label_map(result_file(output, "labels", file.name))
+    write_json(target, record)
+    return _outcome(file, record)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _finished(target: Path) -> dict[str, Any] | None:
+    """The JSON of a finished image; None if it is not there, or was damaged since."""
+    try:
+        record = read_json(target)
+        return record if "sha256" in record["image"] else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # On a CPU torch raises a bare RuntimeError.
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or "can't allocate memory" in str(error)
+
+
+def _outcome(file: ImageFile, record: dict[str, Any]) -> Outcome:
+    """The summary's row of a finished image; the same whether it was made now or earlier."""
+    found = {mask["class_id"]: mask["class_name"] for mask in record["masks"]}
+    return Outcome(
+        image=str(file.path),
+        name=file.name,
+        status="done",
+        masks=len(record["masks"]),
+        classes="; ".join(found[index] for index in sorted(found)),
+        seconds=round(sum(record["timings"].values()), 3),
+    )
+
+
+def _write_summary(path: Path, outcomes: Sequence[Outcome]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Outcome._fields)
+    writer.writerows(outcomes)
+    write_atomically(path, text.getvalue().encode("utf-8", errors="replace"))
