@@ -169,17 +169,27 @@ class Run:
         os.replace(temporary, self.output / "last.pt")
 
     def log(self, file: str = "log.csv", **values: float) -> None:
-        """Append one row to a file of the folder (columns: those of the file's first row)."""
+        """Append one row to a file of the folder, under the names of its first line.
+
+        Raises:
+            ValueError: the file has other columns.
+        """
         if not self.writes:
             return
         path = self.output / file
         row = {"step": self.step, "seconds": round(self.spent, 1)}
         row |= {k: f"{v:.5g}" for k, v in values.items()}
-        new = not path.exists()
-        with path.open("a", newline="") as stream:
-            writer = csv.DictWriter(stream, row)
-            if new:
+        with path.open("a+", newline="") as stream:
+            stream.seek(0)
+            columns = next(csv.reader(stream), None)
+            writer = csv.DictWriter(stream, columns or list(row))
+            if columns is None:
                 writer.writeheader()
+            elif set(columns) != row.keys():
+                raise ValueError(
+                    f"{path} has the columns {', '.join(columns)}, and this run writes "
+                    f"{', '.join(row)}: choose another --output"
+                )
             writer.writerow(row)
 
 
