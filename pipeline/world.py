@@ -31,6 +31,8 @@ VOC_NOUNS = (
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 
+VARIED = 0.4  # share of training scenes with shadows, occluders and recoloured things
+
 
 @dataclass(frozen=True)
 class World:

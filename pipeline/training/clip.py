@@ -31,7 +31,7 @@ from models.text import DEFAULT_TEMPLATES, encode_texts
 from models.weights import build_clip
 
 from ..metrics import confusion, mean_iou
-from ..world import Scene, World, load_world, render_scene
+from ..world import VARIED, Scene, World, load_world, render_scene
 from .loop import MovingAverage, Run
 from .memory import freed_memory_returned
 from .optimizers import MuonAdamW
@@ -41,7 +41,6 @@ logger = logging.getLogger(__name__)
 
 SIDE, PATCH = 224, 16
 TRAINING = 10_000  # first number of the scenes' seeds; held-out scenes have another
-VARIED = 0.4  # share of scenes with shadows, occluders and recoloured things
 PLAIN_TEMPLATES = ("{}", "a {}", "a photo of a {}.", "the {}")
 
 

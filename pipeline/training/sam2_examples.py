@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..world import Scene, World, render_scene
+from ..world import VARIED, Scene, World, render_scene
 
 # A point is 1 (object) or 0 (not object); a box is the two points 2 (top left), 3 (bottom right).
 INSIDE, OUTSIDE, TOP_LEFT, BOTTOM_RIGHT = 1, 0, 2, 3
@@ -22,7 +22,6 @@ INSIDE, OUTSIDE, TOP_LEFT, BOTTOM_RIGHT = 1, 0, 2, 3
 # prompted with different numbers of points must not share a batch.
 TOKEN_COUNTS, TOKEN_WEIGHTS = (1, 2, 3, 4), (0.72, 0.13, 0.09, 0.06)
 MASK_PROMPT_PROBABILITY = 0.35
-VARIED = 0.4  # share of scenes with shadows, occluders and recoloured things
 
 
 @dataclass(frozen=True)
