@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+
+from .list_files import read_list
 
 logger = logging.getLogger(__name__)
 
@@ -123,30 +124,15 @@ def _split(entry: object) -> tuple[str, ...]:
 
 
 def _read_lines(name: str) -> list[str]:
-    path = Path(name).expanduser()
-    if not name.strip() or path.is_dir():
-        raise ValueError(f"'@{name}' must name a text file with one class per line")
-    if not path.exists():
-        raise FileNotFoundError(f"vocabulary file not found: '{name}' (from '@{name}')")
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # a byte order mark is dropped
-    except UnicodeDecodeError as error:
-        raise ValueError(f"vocabulary file '{name}' is not UTF-8 text; save it as UTF-8") from error
-    lines = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        stripped = line.strip()
-        if not stripped or stripped.startswith("#"):
-            continue
-        if stripped.startswith("@"):
+    lines = read_list(name, what="vocabulary file", entry="class")
+    for number, line in lines:
+        if line.startswith("@"):
             raise ValueError(f"'{name}' line {number}: a vocabulary file cannot name another one")
         try:
-            _split(stripped)
+            _split(line)
         except ValueError as error:
             raise ValueError(f"'{name}' line {number}: {error}") from None
-        lines.append(stripped)
-    if not lines:
-        raise ValueError(f"vocabulary file '{name}' names no class; write one per line")
-    return lines
+    return [line for _, line in lines]
 
 
 def _refuse_repeats(words: Sequence[str], message: str) -> None:

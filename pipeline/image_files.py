@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from models.list_files import read_list
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
 
@@ -89,19 +91,8 @@ def _walk(folder: Path, output: Path) -> Iterator[Path]:
 
 
 def _read_list(name: str) -> list[Path]:
-    path = Path(name).expanduser()
-    if not name.strip() or path.is_dir():
-        raise ValueError(f"'@{name}' must name a text file with one image path per line")
-    if not path.exists():
-        raise FileNotFoundError(f"image list not found: '{name}' (from '@{name}')")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # a byte order mark is dropped
-    except UnicodeDecodeError as error:
-        raise ValueError(f"image list '{name}' is not UTF-8 text; save it as UTF-8") from error
-    paths = [Path(line) for line in map(str.strip, lines) if line and not line.startswith("#")]
-    if not paths:
-        raise ValueError(f"image list '{name}' names no image; write one path per line")
-    return paths
+    lines = read_list(name, what="image list", entry="image path")
+    return [Path(line) for _, line in lines]
 
 
 def _names(relative: Sequence[str]) -> list[str]:
