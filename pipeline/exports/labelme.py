@@ -8,28 +8,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from ..result import Segmentation, write_atomically
+from .per_image import PerImageExport
 from .polygons import mask_polygons
 
 _VERSION = "5.5.0"  # of the format: the first whose shapes have all keys written here
 
 
-class LabelmeExport:
-    """Writes a JSON per image.
-
-    Args:
-        folder: where.
-        class_names: not needed, every file has the names of what it shows.
-    """
-
-    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
-        self.path = self._folder = folder
+class LabelmeExport(PerImageExport):
+    """Writes a JSON per image, with the names of what it shows."""
 
     def add(self, name: str, result: Segmentation) -> None:
         """One image more; `name` is its path relative to the data set, with slashes.
@@ -50,12 +42,6 @@ class LabelmeExport:
         }
         text = json.dumps(data, indent=1, ensure_ascii=False)
         write_atomically(path, (text + "\n").encode("utf-8", errors="replace"))
-
-    def finish(self) -> None:
-        """Nothing is left to do: the format has no file of the data set."""
-
-    def discard(self) -> None:
-        """Nothing is unfinished: every file is written whole."""
 
 
 def _shapes(result: Segmentation, index: int) -> list[dict[str, Any]]:

@@ -18,21 +18,18 @@ import numpy as np
 
 from ..index_png import write_index_png
 from ..result import Segmentation, write_atomically
+from .per_image import PerImageExport
 
 MAX_OBJECTS = 254  # of an image: 255 means "not scored"
 
 
-class VocExport:
-    """Writes two palette PNGs per image, the list of images and the class names.
+class VocExport(PerImageExport):
+    """Writes two palette PNGs per image, the list of images and the class names."""
 
-    Args:
-        folder: where.
-        class_names: K names.
-    """
+    START = "class_names.txt"
 
     def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
-        self.path = folder / "class_names.txt"
-        self._folder, self._names = folder, class_names
+        super().__init__(folder, class_names)
         self._ids: list[str] = []
 
     def add(self, name: str, result: Segmentation) -> None:
@@ -52,9 +49,6 @@ class VocExport:
         listing = self._folder / "ImageSets" / "Segmentation" / "all.txt"
         write_atomically(listing, _lines(self._ids))
         write_atomically(self.path, _lines(["background", *self._names]))
-
-    def discard(self) -> None:
-        """Nothing is unfinished: every file is written whole."""
 
 
 def object_map(result: Segmentation) -> np.ndarray:

@@ -10,24 +10,17 @@ The format has one ring per object and no scores. Holes and parts are joined by 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from ..result import Segmentation, write_atomically
+from .per_image import PerImageExport
 from .polygons import join_rings, mask_polygons
 
 
-class YoloExport:
-    """Writes a text file per image, also an empty one, and `data.yaml`.
+class YoloExport(PerImageExport):
+    """Writes a text file per image, also an empty one, and `data.yaml`."""
 
-    Args:
-        folder: where.
-        class_names: K names.
-    """
-
-    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
-        self.path = folder / "data.yaml"
-        self._folder, self._names = folder, class_names
+    START = "data.yaml"
 
     def add(self, name: str, result: Segmentation) -> None:
         """One image more; `name` is its path relative to the data set, with slashes."""
@@ -45,9 +38,6 @@ class YoloExport:
         names = "".join(f"  {i}: {_quoted(name)}\n" for i, name in enumerate(self._names))
         text = f"train: images\nval: images\nnames:\n{names}"
         write_atomically(self.path, text.encode())
-
-    def discard(self) -> None:
-        """Nothing is unfinished: every file is written whole."""
 
 
 def _quoted(text: str) -> str:
