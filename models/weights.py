@@ -274,15 +274,8 @@ def load_loftup(name_or_path: str | os.PathLike) -> LoftUp:
         ValueError: neither a known name nor an existing file.
     """
     preset = LOFTUPS.get(str(name_or_path))
-    if preset is not None:
-        path = resolve(preset.source)
-    else:
-        path = Path(name_or_path)
-        if not path.suffix and not path.exists():
-            raise ValueError(
-                f"unknown LoftUp {str(name_or_path)!r}: give the path of a checkpoint or one of "
-                f"{', '.join(LOFTUPS)}"
-            )
+    sources = {name: known.source for name, known in LOFTUPS.items()}
+    path = _named_or_given(name_or_path, sources, "LoftUp", "path")
     state = read_state_dict(path)
     norm = state.get("channelnorm.norm.weight")
     if norm is None:
@@ -296,6 +289,22 @@ def load_loftup(name_or_path: str | os.PathLike) -> LoftUp:
     return loftup.eval().requires_grad_(False)
 
 
+def _named_or_given(
+    name_or_path: str | os.PathLike, sources: dict[str, Source], what: str, accepted: str
+) -> Path:
+    """The file of one of the names in `sources`, or else the path itself."""
+    name = str(name_or_path)
+    if name in sources:
+        return resolve(sources[name])
+    path = Path(name_or_path)
+    if not path.suffix and not path.exists():
+        raise ValueError(
+            f"unknown {what} {name!r}: give the {accepted} of a checkpoint or one of "
+            f"{', '.join(sources)}"
+        )
+    return path
+
+
 def load_anyup(name_or_path: str | os.PathLike = DEFAULT_ANYUP) -> AnyUp:
     """AnyUp in eval mode on the CPU, from one of `models.presets.ANYUPS`, an address or a file.
 
@@ -303,18 +312,10 @@ def load_anyup(name_or_path: str | os.PathLike = DEFAULT_ANYUP) -> AnyUp:
         WeightsNotFoundError, WeightsError: see `resolve`, `read_state_dict`, `load_strictly`.
         ValueError: neither a known name nor an address nor an existing file.
     """
-    name = str(name_or_path)
-    if name in ANYUPS:
-        path = resolve(ANYUPS[name])
-    elif name.startswith(("http://", "https://")):
-        path = resolve(Source(url=name))
+    if str(name_or_path).startswith(("http://", "https://")):
+        path = resolve(Source(url=str(name_or_path)))
     else:
-        path = Path(name_or_path)
-        if not path.suffix and not path.exists():
-            raise ValueError(
-                f"unknown AnyUp {name!r}: give the path or address of a checkpoint or one of "
-                f"{', '.join(ANYUPS)}"
-            )
+        path = _named_or_given(name_or_path, ANYUPS, "AnyUp", "path or address")
     state = read_state_dict(path)
     first = state.get("image_encoder.0.weight")
     if first is None:
