@@ -79,17 +79,15 @@ def _run_folder(args: argparse.Namespace) -> int:
     from pipeline.result import Segmentation
 
     # All bad input is refused before the long work.
-    check_output(args.output)
+    check_output(args.output, args.save_heatmaps)
     for option in ("save_json", "save_label_map"):
         if getattr(args, option):
             raise ValueError(
                 f"--{option.replace('_', '-')} is for one image; for several all results are "
                 "written into --output"
             )
-    if args.save_heatmaps:
-        raise ValueError("--save-heatmaps is for one image; give one, or drop the option")
     check_export_options(args)
-    files = find_images(args.image, args.output)
+    files = find_images(args.image, args.output, args.save_heatmaps)
     if args.export:
         check_names(_export_name(file.path, file.name) for file in files)
     args.upsampler = choose_upsampler(args)
@@ -97,7 +95,12 @@ def _run_folder(args: argparse.Namespace) -> int:
     vocabulary = read_vocabulary(args)
     segmenter = _load(args, config_from_args(args))
     outcomes = segment_folder(
-        segmenter, args.image, vocabulary, args.output, overwrite=args.overwrite
+        segmenter,
+        args.image,
+        vocabulary,
+        args.output,
+        heatmaps=args.save_heatmaps,
+        overwrite=args.overwrite,
     )
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     written = [args.output]
@@ -108,6 +111,8 @@ def _run_folder(args: argparse.Namespace) -> int:
                     result = Segmentation.load_json(result_file(args.output, "json", outcome.name))
                     export.add(result, _export_name(outcome.image, outcome.name))
         written += export.paths
+    if args.save_heatmaps:
+        written.append(args.save_heatmaps)
     for outcome in failed:
         print(f"not segmented: {outcome.reason}", file=sys.stderr)
     print(
@@ -164,9 +169,9 @@ def _run(args: argparse.Namespace) -> int:
     from pipeline.exports.heatmaps import save_heatmaps
 
     segmenter = _load(args, config_from_args(args))
-    encoded = segmenter.segmentor.encode(image)
-    dense = segmenter.segmentor.dense(encoded, vocabulary)
-    result = segmenter.masks(encoded, dense, vocabulary, image_path=str(args.image))
+    result = segmenter.segment(
+        image, vocabulary, image_path=str(args.image), keep_probs=args.save_heatmaps is not None
+    )
     save_picture(args.output, image, result)
     written = [args.output]
     for path, save in (
@@ -182,7 +187,7 @@ def _run(args: argparse.Namespace) -> int:
         written += export.paths
     if args.save_heatmaps:
         written.append(args.save_heatmaps / args.image.stem)
-        save_heatmaps(written[-1], dense.probs, result.class_names)
+        save_heatmaps(written[-1], result.probs, result.class_names)
     for index in range(len(result)):
         x, y = result.points[index][0]
         print(

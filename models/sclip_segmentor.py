@@ -78,8 +78,9 @@ class EncodedImage:
 class DenseResult:
     """A dense class map."""
 
-    labels: np.ndarray  # (H, W) int64, index into the classes; K is the background, if any
-    probs: np.ndarray  # (K or K + 1, H, W) float32, the background last
+    labels: np.ndarray  # (H, W) int64, index into `Vocabulary.competitors`: the classes, those not
+    # wanted, the background
+    probs: np.ndarray  # (K, H, W) float32, of all of these
     features: Tensor | None  # (D, H, W) float32, at pixels
     timings: dict[str, float] = field(default_factory=dict)  # seconds per stage
 

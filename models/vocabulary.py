@@ -1,15 +1,18 @@
 """What the user wants found: classes, their synonyms, and words for everything else.
 
-Every word is scored on its own; a class takes its best word (`models.scoring`). Background words
-form one more class, after the user's: pixels it wins stay unnamed.
+Every word is scored on its own; a class takes its best word (`models.scoring`). After the user's
+classes come those that are not wanted, which compete like them and are dropped in the end, and last
+the background words, which form one more class: pixels it wins stay unnamed.
 
-Shapes: K classes, Q query words.
+Shapes: K classes, N classes that are not wanted, Q query words.
 """
 
 from __future__ import annotations
 
+import difflib
 import logging
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .list_files import read_list
@@ -28,19 +31,22 @@ class Vocabulary:
         class_names: K names, as they are shown.
         words: per class, the words that stand for it, best one first; at least one.
         background: words for what is none of the classes; may be empty.
+        not_words: N groups of words, each a class that competes and is dropped from the result.
+        thresholds: per class its least confidence, None for everybody's; () if all are None.
     """
 
     class_names: tuple[str, ...]
     words: tuple[tuple[str, ...], ...]
     background: tuple[str, ...] = ()
+    not_words: tuple[tuple[str, ...], ...] = ()
+    thresholds: tuple[float | None, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.class_names:
             raise ValueError("the vocabulary is empty; name at least one class")
-        if len(self.class_names) > MAX_CLASSES:
+        if (count := len(self.class_names) + len(self.not_words)) > MAX_CLASSES:
             raise ValueError(
-                f"the vocabulary has {len(self.class_names)} classes; "
-                f"at most {MAX_CLASSES} fit in a label map"
+                f"the vocabulary has {count} classes; at most {MAX_CLASSES} fit in a label map"
             )
         if len(self.words) != len(self.class_names):
             raise ValueError(
@@ -53,74 +59,151 @@ class Vocabulary:
                 raise ValueError(f"class '{name}' needs a tuple of words, got {words!r}")
             _refuse_repeats(words, f"word {{}} is given twice for class '{name}'; remove one")
         _refuse_repeats(self.background, "background word {} is given twice; remove one")
+        _refuse_repeats(_flat(self.not_words), "not-word {} is given twice; remove one")
+        wanted = {word.casefold() for word in _flat(self.words)}
+        for word in _flat(self.not_words):
+            if word.casefold() in wanted:
+                raise ValueError(f"'{word}' is both wanted and not wanted; remove one")
+        if self.thresholds and len(self.thresholds) != len(self.class_names):
+            raise ValueError(
+                f"{len(self.class_names)} classes need as many thresholds or none, "
+                f"got {len(self.thresholds)}"
+            )
+        for name, value in zip(self.class_names, self.thresholds, strict=bool(self.thresholds)):
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"the threshold of '{name}' must be between 0 and 1, got {value}")
 
     @classmethod
-    def parse(cls, entries: Sequence[str], background: Sequence[str] = ()) -> Vocabulary:
+    def parse(
+        cls,
+        entries: Sequence[str],
+        background: Sequence[str] = (),
+        *,
+        not_words: Sequence[str] = (),
+        thresholds: Mapping[str, float] | None = None,
+    ) -> Vocabulary:
         """Read what a user types.
 
+        In all lists a comma separates words, and "@file" stands for the lines of a UTF-8 file (`#`
+        starts a comment). Everything else, quotes too, is part of a word.
+
         Args:
-            entries: class names; "sofa,couch" names a class and its synonyms; "@file" stands for
-                the lines of a UTF-8 file, one class a line (`#` starts a comment).
-            background: words for everything else. Those that the user also names as a class or
-                synonym are left out: the user's classes win.
+            entries: class names; "sofa,couch" names a class and its synonyms.
+            background: words for everything else. Those that the user also names, wanted or not,
+                are left out: the user's classes win.
+            not_words: classes that compete but are no part of the result, written as `entries`.
+            thresholds: class name → its least confidence, where it is not that of all.
 
         Raises:
             FileNotFoundError: an @file does not exist.
-            ValueError: nothing named, blank words, repeated names, or an unreadable @file.
+            ValueError: nothing named, blank words, repeated names, an unreadable @file, a word
+                that is both wanted and not, or a threshold for no class.
         """
-        for given, what in ((entries, "vocabulary"), (background, "background")):
-            if isinstance(given, str):
-                raise ValueError(f"the {what} must be a list of words, got the string {given!r}")
-        lines: list[str] = []
-        for entry in entries:
-            if isinstance(entry, str) and entry.strip().startswith("@"):
-                lines += _read_lines(entry.strip()[1:])
-            else:
-                lines.append(entry)
-        words = tuple(_split(line) for line in lines)
-        own = {word.casefold() for group in words for word in group}
-        others = tuple(_clean(word) for word in background)
-        if dropped := [word for word in others if word.casefold() in own]:
+        words = _groups(entries, "vocabulary")
+        others = _groups(not_words, "not-words")
+        own = {word.casefold() for word in _flat((*words, *others))}
+        rest = tuple(_flat(_groups(background, "background")))
+        if dropped := [word for word in rest if word.casefold() in own]:
             logger.info("not background, as the vocabulary names them: %s", ", ".join(dropped))
         vocabulary = cls(
             class_names=tuple(group[0] for group in words),
             words=words,
-            background=tuple(word for word in others if word.casefold() not in own),
+            background=tuple(word for word in rest if word.casefold() not in own),
+            not_words=others,
+            thresholds=_per_class(thresholds, words) if thresholds else (),
         )
         _warn_shared(words)
         return vocabulary
 
     @property
     def query_words(self) -> tuple[str, ...]:
-        """All Q words: those of the classes in their order, then the background's."""
-        return tuple(word for group in (*self.words, self.background) for word in group)
+        """All Q words: of the classes in their order, of those not wanted, of the background."""
+        return tuple(_flat((*self.words, *self.not_words, self.background)))
 
     @property
     def word_class(self) -> tuple[int, ...]:
-        """The class index of every query word; the background's is K."""
-        groups = (*self.words, self.background)
+        """The class index of every query word: 0…K-1, not wanted K…K+N-1, background K + N."""
+        groups = (*self.words, *self.not_words, self.background)
         return tuple(index for index, group in enumerate(groups) for _ in group)
 
     @property
     def background_index(self) -> int | None:
-        """K, or None when there are no background words."""
-        return len(self.class_names) if self.background else None
+        """K + N, or None when there are no background words."""
+        return len(self.words) + len(self.not_words) if self.background else None
+
+    @property
+    def competitors(self) -> tuple[str, ...]:
+        """Names of all classes that are scored, in the order of their indices."""
+        rest = ("background",) if self.background else ()
+        return (*self.class_names, *(group[0] for group in self.not_words), *rest)
+
+    @property
+    def own_thresholds(self) -> dict[str, float]:
+        """Class name → its least confidence, of those that have one."""
+        pairs = zip(self.class_names, self.thresholds, strict=False)
+        return {name: value for name, value in pairs if value is not None}
+
+    def confidences(self, default: float) -> float | tuple[float, ...]:
+        """The least confidence of each of the `competitors`; `default` alone if all have it."""
+        if not self.thresholds:
+            return default
+        own = tuple(default if value is None else value for value in self.thresholds)
+        return own + (default,) * (len(self.competitors) - len(own))
 
     def __len__(self) -> int:
         return len(self.class_names)
 
 
-def _clean(word: object) -> str:
-    if not isinstance(word, str):
-        raise ValueError(f"words must be strings, got {word!r}")
-    return " ".join(word.split())
+def _groups(entries: Sequence[str], what: str) -> tuple[tuple[str, ...], ...]:
+    """The words of every entry and of every line of an @file."""
+    if isinstance(entries, str):
+        raise ValueError(f"the {what} must be a list of words, got the string {entries!r}")
+    lines: list[str] = []
+    for entry in entries:
+        if isinstance(entry, str) and entry.strip().startswith("@"):
+            lines += _read_lines(entry.strip()[1:])
+        else:
+            lines.append(entry)
+    return tuple(_split(line, what) for line in lines)
 
 
-def _split(entry: object) -> tuple[str, ...]:
-    words = tuple(_clean(word) for word in entry.split(",")) if isinstance(entry, str) else ()
-    if not words or not all(words):
-        raise ValueError(f'blank word in vocabulary entry {entry!r}; write e.g. "sofa,couch"')
+def _split(entry: object, what: str) -> tuple[str, ...]:
+    if not isinstance(entry, str):
+        raise ValueError(f"words must be strings, got the {what} entry {entry!r}")
+    words = tuple(_clean(word) for word in entry.split(","))
+    if not all(words):
+        raise ValueError(f'blank word in {what} entry {entry!r}; write e.g. "sofa,couch"')
     return words
+
+
+def _clean(word: str) -> str:
+    """One space where there are several, and one spelling of every letter with accents (NFC)."""
+    try:
+        word.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the word {word!r} is not Unicode text; type it as UTF-8") from error
+    return unicodedata.normalize("NFC", " ".join(word.split()))
+
+
+def _flat(groups: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    return (word for group in groups for word in group)
+
+
+def _per_class(
+    thresholds: Mapping[str, float], groups: Sequence[tuple[str, ...]]
+) -> tuple[float | None, ...]:
+    """The thresholds in the order of the classes, None where none is given."""
+    names = {word.casefold(): group[0] for group in reversed(groups) for word in group}
+    values: dict[str, float | None] = {group[0].casefold(): None for group in groups}
+    for name, value in thresholds.items():
+        key = _clean(name).casefold()
+        if key not in values:
+            (word,) = difflib.get_close_matches(key, names, n=1, cutoff=0)
+            raise ValueError(f"no class '{name}' for a threshold; the nearest is '{names[word]}'")
+        if values[key] is not None:
+            raise ValueError(f"class '{name}' has two thresholds; remove one")
+        values[key] = value
+    return tuple(values.values())
 
 
 def _read_lines(name: str) -> list[str]:
@@ -128,14 +211,16 @@ def _read_lines(name: str) -> list[str]:
     for number, line in lines:
         if line.startswith("@"):
             raise ValueError(f"'{name}' line {number}: a vocabulary file cannot name another one")
+        if len(line) > 1 and line[0] == line[-1] == '"':
+            raise ValueError(f"'{name}' line {number}: remove the quotes, a line needs none")
         try:
-            _split(line)
+            _split(line, "vocabulary")
         except ValueError as error:
             raise ValueError(f"'{name}' line {number}: {error}") from None
     return [line for _, line in lines]
 
 
-def _refuse_repeats(words: Sequence[str], message: str) -> None:
+def _refuse_repeats(words: Iterable[str], message: str) -> None:
     seen: set[str] = set()
     for word in words:
         if not isinstance(word, str) or not word.strip():
@@ -156,3 +241,5 @@ def _warn_shared(groups: Sequence[tuple[str, ...]]) -> None:
                     "decides, '%s' wins because it comes first",
                     word, first, group[0], first,
                 )  # fmt: skip
+        if all(owner[word.casefold()] != group[0] for word in group):
+            logger.warning("'%s' is never found: give it a word of its own", group[0])

@@ -5,10 +5,12 @@
     OUTPUT/json/NAME.json      masks (COCO RLE), scores, points; and the SHA-256 of the image file
     OUTPUT/summary.csv         a row for every image
     OUTPUT/settings.json       what all of it was made with
+    HEATMAPS/NAME/000_….png    where asked for: how probable each class is, see `exports.heatmaps`
+    HEATMAPS/settings.json     what these were made with, and for which OUTPUT
 
 NAME is the image's path below the folder common to all images, without its ending. Files are
-written whole or not at all, an image's JSON last: an image is done when that exists. A run that was
-interrupted, however roughly, continues with what is missing.
+written whole or not at all, an image's JSON last: an image is done when that exists, and all of its
+heat maps. A run that was interrupted, however roughly, continues with what is missing.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import dataclasses
 import hashlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +32,7 @@ from models.upsamplers import upsampler_name
 from models.vocabulary import Vocabulary
 
 from .arms import DENSE_ATTRIBUTES
+from .exports.heatmaps import heatmap_files, save_heatmaps
 from .image_files import SUFFIXES, ImageFile, find_images
 from .result import write_atomically, write_json
 from .segmenter import Segmenter
@@ -37,6 +40,7 @@ from .settings_record import claim_folder, fingerprints, read_json
 from .visualize import save_picture
 
 _KINDS = {"pictures": ".jpg", "labels": ".png", "json": ".json"}  # folder → ending, as written
+_LEFTOVERS = "." + 32 * "[0-9a-f]" + ".tmp"  # of a process that was killed while it wrote
 
 
 class Outcome(NamedTuple):
@@ -62,6 +66,9 @@ def segment_folder(
     output: str | Path,
     *,
     background: Sequence[str] | None = None,
+    not_words: Sequence[str] = (),
+    thresholds: Mapping[str, float] | None = None,
+    heatmaps: str | Path | None = None,
     overwrite: bool = False,
 ) -> list[Outcome]:
     """Segment all images that have no result yet.
@@ -69,8 +76,10 @@ def segment_folder(
     Args:
         segmenter: segments each of them.
         images: folder, file or "@list.txt", or several of them; see `find_images`.
-        vocabulary, background: see `Segmenter.segment`.
+        vocabulary, background, not_words, thresholds: see `Segmenter.segment`.
         output: folder of the results.
+        heatmaps: folder of the heat maps, if there are to be any. Images that are done without
+            them are segmented again.
         overwrite: remove the results that are there and start over.
 
     Returns:
@@ -82,22 +91,28 @@ def segment_folder(
             made with other settings; or a result cannot be written.
         KeyboardInterrupt: on Ctrl-C; its message says how many images are done.
     """
-    output = Path(output)
-    check_output(output)
-    files = find_images([images] if isinstance(images, str | Path) else images, output)
-    words = segmenter.vocabulary(vocabulary, background)
+    output, heatmaps = Path(output), None if heatmaps is None else Path(heatmaps)
+    check_output(output, heatmaps)
+    files = find_images([images] if isinstance(images, str | Path) else images, output, heatmaps)
+    words = segmenter.vocabulary(vocabulary, background, not_words, thresholds)
     outcomes: list[Outcome] = []
     try:
-        _claim(output, settings(segmenter, words), overwrite=overwrite)
+        wanted = settings(segmenter, words)
+        _claim(output, wanted, overwrite=overwrite)
+        if heatmaps:
+            _claim_heatmaps(heatmaps, wanted | {"results": str(output.resolve())}, overwrite)
         with tqdm(files, unit="image", disable=None) as bar:
             for file in bar:
                 try:
-                    outcomes.append(_segment(segmenter, file, words, output))
+                    outcomes.append(_segment(segmenter, file, words, output, heatmaps))
                 except _FailedError as error:
                     outcomes.append(Outcome(*map(str, file), "failed", reason=str(error)))
                     bar.set_postfix(failed=sum(o.status == "failed" for o in outcomes))
     except KeyboardInterrupt:
-        done = sum(result_file(output, "json", file.name).is_file() for file in files)
+        done = sum(
+            result_file(output, "json", file.name).is_file() and not _missing(heatmaps, file, words)
+            for file in files
+        )
         again = "the same command without --overwrite" if overwrite else "the same command"
         raise KeyboardInterrupt(
             f"{done} of {len(files)} images are done; {again} goes on"
@@ -106,27 +121,39 @@ def segment_folder(
     return outcomes
 
 
-def check_output(output: Path) -> None:
-    """Refuse before the long work a folder that cannot take results.
+def check_output(output: Path, heatmaps: Path | None = None) -> None:
+    """Refuse before the long work folders that cannot take results.
 
     Raises:
         ValueError: the name of an image or of another file, a folder in which nothing can be
-            written, or one with files that are no results.
+            written, or one with files that are no results; or one folder for both.
     """
+    _check_folder("--output", output)
+    if heatmaps is None:
+        return
+    _check_folder("--save-heatmaps", heatmaps)
+    if heatmaps.resolve() == output.resolve():
+        raise ValueError(f"--save-heatmaps {heatmaps} is also --output; give another folder")
+    claim = heatmaps / "settings.json"
+    if claim.exists() and "results" not in read_json(claim):
+        raise ValueError(f"--save-heatmaps {heatmaps} holds other results; give another folder")
+
+
+def _check_folder(option: str, output: Path) -> None:
     if output.suffix.lower() in SUFFIXES:
         raise ValueError(
-            f"several images need a folder for their results, not {output}: give --output FOLDER"
+            f"several images need a folder for their results, not {output}: give {option} FOLDER"
         )
     there = next(place for place in (output, *output.absolute().parents) if place.exists())
     if not there.is_dir():
-        raise ValueError(f"--output {output} cannot be a folder: {there} is a file")
+        raise ValueError(f"{option} {output} cannot be a folder: {there} is a file")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"--output {output} cannot be written: no permission for {there}")
+        raise ValueError(f"{option} {output} cannot be written: no permission for {there}")
     if output.exists() and not (output / "settings.json").exists():
         # Hidden files are what file managers leave, or a process killed in its first write.
         if any(not entry.name.startswith(".") for entry in output.iterdir()):
             raise ValueError(
-                f"--output {output} holds files that are no results (there is no settings.json); "
+                f"{option} {output} holds files that are no results (there is no settings.json); "
                 "give a new or an empty folder"
             )
 
@@ -141,9 +168,13 @@ def settings(segmenter: Segmenter, words: Vocabulary) -> dict[str, Any]:
     segmentor = segmenter.segmentor
     dense = {name: getattr(segmentor, name, None) for name in DENSE_ATTRIBUTES}
     dense["upsampler"] = upsampler_name(segmentor.upsampler)
+    others = [list(group) for group in words.not_words]
     return {
         "vocabulary": [list(group) for group in words.words],
         "background": list(words.background),
+        # Not there if there are none: folders made before there could be any go on.
+        **({"not_words": others} if others else {}),
+        "thresholds": words.own_thresholds,
         "preset": segmentor.preset.name,
         "protocol": dataclasses.asdict(segmentor.protocol),
         "pipeline": segmenter.config.to_dict() | dense,
@@ -153,9 +184,8 @@ def settings(segmenter: Segmenter, words: Vocabulary) -> dict[str, Any]:
 
 def _claim(output: Path, wanted: dict[str, Any], *, overwrite: bool) -> None:
     """Make the folder ready for results of these settings."""
-    leftovers = "." + 32 * "[0-9a-f]" + ".tmp"  # of a process that was killed while it wrote
     for place in (output.glob, *((output / kind).rglob for kind in _KINDS)):
-        for leftover in place(leftovers):
+        for leftover in place(_LEFTOVERS):
             leftover.unlink()
     if overwrite:
         (output / "summary.csv").unlink(missing_ok=True)
@@ -165,7 +195,26 @@ def _claim(output: Path, wanted: dict[str, Any], *, overwrite: bool) -> None:
     claim_folder(output, wanted, taken=any((output / "json").rglob("*.json")), what="results")
 
 
-def _segment(segmenter: Segmenter, file: ImageFile, words: Vocabulary, output: Path) -> Outcome:
+def _claim_heatmaps(folder: Path, wanted: dict[str, Any], overwrite: bool) -> None:
+    """Make the folder ready for the heat maps that belong to these results."""
+    maps = "[0-9][0-9][0-9]_*.png"
+    for old in [*folder.rglob(_LEFTOVERS), *(folder.rglob(maps) if overwrite else ())]:
+        old.unlink()
+    taken = any(folder.rglob(maps))
+    claim_folder(folder, wanted, taken=taken, what="heat maps", option="--save-heatmaps")
+
+
+def _missing(heatmaps: Path | None, file: ImageFile, words: Vocabulary) -> bool:
+    """Whether an image has not all the heat maps that are asked for."""
+    if heatmaps is None:
+        return False
+    maps = heatmap_files(heatmaps / file.name, words.class_names, background=bool(words.background))
+    return not all(path.is_file() for path in maps)
+
+
+def _segment(
+    segmenter: Segmenter, file: ImageFile, words: Vocabulary, output: Path, heatmaps: Path | None
+) -> Outcome:
     """Make the results of an image unless they are there."""
     target = result_file(output, "json", file.name)
     try:
@@ -177,12 +226,15 @@ def _segment(segmenter: Segmenter, file: ImageFile, words: Vocabulary, output: P
                     f"'{file.path}' is not the image that {target} was made of; delete that file, "
                     "or choose another --output"
                 )
-            return _outcome(file, record)
+            if not _missing(heatmaps, file, words):
+                return _outcome(file, record)
         image = load_image(file.path)
     except (OSError, ValueError) as error:
         raise _FailedError(" ".join(str(error).split())) from error
     try:
-        result = segmenter.segment(image, words, image_path=str(file.path))
+        result = segmenter.segment(
+            image, words, image_path=str(file.path), keep_probs=heatmaps is not None
+        )
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
@@ -192,6 +244,8 @@ def _segment(segmenter: Segmenter, file: ImageFile, words: Vocabulary, output: P
         ) from error
     record = result.to_json_dict()
     record["image"]["sha256"] = digest
+    if heatmaps:
+        save_heatmaps(heatmaps / file.name, result.probs, result.class_names)
     save_picture(result_file(output, "pictures", file.name), image, result)
     result.save_label_map(result_file(output, "labels", file.name))
     write_json(target, record)

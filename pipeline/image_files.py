@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,36 +25,43 @@ def is_several(entries: Sequence[str]) -> bool:
     return len(entries) != 1 or entries[0].startswith("@") or os.path.isdir(entries[0])
 
 
-def find_images(entries: Sequence[str | Path], output: Path) -> list[ImageFile]:
+def find_images(
+    entries: Sequence[str | Path], output: Path, heatmaps: Path | None = None
+) -> list[ImageFile]:
     """All images that are meant, each once: folders in the order of names, else as given.
 
     Of a folder, all files at any depth that end like an image are taken, hidden ones and those in
-    `output` excepted; links to folders are not followed. What else is wrong with a file shows when
-    it is read.
+    `output` or `heatmaps` excepted; links to folders are not followed. What else is wrong with a
+    file shows when it is read.
 
     Args:
         entries: files, folders, and "@list.txt" for the lines of a UTF-8 file, one path a line
             (`#` starts a comment).
         output: folder of the results.
+        heatmaps: folder of the heat maps.
 
     Raises:
         FileNotFoundError, OSError: a list does not exist, or a folder cannot be read.
-        ValueError: no image, a blank path, an unreadable list, or something inside `output`.
+        ValueError: no image, a blank path, an unreadable list, or something inside `output` or
+            `heatmaps`.
     """
     paths: list[Path] = []
     for entry in entries:
         text = str(entry)
         paths += _read_list(text[1:]) if text.startswith("@") else [_path(text)]
-    output = Path(os.path.abspath(output))
+    written = {Path(os.path.abspath(output)): "--output"}
+    if heatmaps:
+        written[Path(os.path.abspath(heatmaps))] = "--save-heatmaps"
     found: dict[Path, Path] = {}  # absolute → as given
     roots = set()
     for path in paths:
         absolute = Path(os.path.abspath(path))
-        if absolute.is_relative_to(output):
-            raise ValueError(f"'{path}' is inside --output, {output}; give another folder")
+        for folder, option in written.items():
+            if absolute.is_relative_to(folder):
+                raise ValueError(f"'{path}' is inside {option}, {folder}; give another folder")
         if path.is_dir():
             roots.add(absolute)
-            inside = list(_walk(path, output))
+            inside = list(_walk(path, written))
             if not inside:
                 raise ValueError(f"the folder '{path}' holds no image ({', '.join(SUFFIXES)})")
         else:
@@ -73,7 +80,7 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
-def _walk(folder: Path, output: Path) -> Iterator[Path]:
+def _walk(folder: Path, without: Container[Path]) -> Iterator[Path]:
     """Images below a folder, sorted."""
 
     def refuse(error: OSError) -> None:
@@ -83,7 +90,7 @@ def _walk(folder: Path, output: Path) -> Iterator[Path]:
         folders[:] = sorted(
             name
             for name in folders
-            if not name.startswith(".") and Path(os.path.abspath(place), name) != output
+            if not name.startswith(".") and Path(os.path.abspath(place), name) not in without
         )
         for name in sorted(files):
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):

@@ -71,6 +71,21 @@ def add_model_options(parser: argparse.ArgumentParser, *, several: bool = False)
         help="words for everything else; none: every pixel takes a class (default: the preset's)",
     )
     parser.add_argument(
+        "--not-words",
+        nargs="+",
+        metavar="WORD",
+        default=[],
+        help="what is not wanted: it competes like a class and is left out of all results",
+    )
+    parser.add_argument(
+        "--threshold",
+        nargs="+",
+        type=_threshold,
+        metavar="CLASS=SHARE",
+        default=[],
+        help="classes with a --min-confidence of their own: person=0.6 car=0.3",
+    )
+    parser.add_argument(
         "--preset",
         metavar="NAME",
         help=f"trained models: {', '.join(PRESETS)} (default: tiny for the bundled scene, "
@@ -85,6 +100,14 @@ def add_model_options(parser: argparse.ArgumentParser, *, several: bool = False)
     parser.add_argument("--loftup-model", help="LoftUp name or weights file (default: preset's)")
     parser.add_argument("--device", help="cuda, mps or cpu (default: the best available)")
     parser.add_argument("--verbose", action="store_true", help="log more; tracebacks of errors")
+
+
+def _threshold(text: str) -> tuple[str, float]:
+    name, _, value = text.rpartition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not CLASS=SHARE, as person=0.6") from None
 
 
 def add_upsampler_options(parser: argparse.ArgumentParser) -> None:
@@ -186,7 +209,7 @@ def choose_preset(args: argparse.Namespace) -> str:
 
 
 def read_vocabulary(args: argparse.Namespace) -> Vocabulary:
-    """--vocabulary and --background, with their defaults: the bundled scene's and the preset's.
+    """All words, with the defaults of the bundled scene and of the preset, and --threshold.
 
     Raises:
         ValueError, FileNotFoundError: see `Vocabulary.parse`; or there is no such preset.
@@ -196,7 +219,10 @@ def read_vocabulary(args: argparse.Namespace) -> Vocabulary:
     if background is None:
         protocol = get_preset(choose_preset(args)).protocol
         background = (get_protocol(protocol) if isinstance(protocol, str) else protocol).background
-    return Vocabulary.parse(words, background)
+    thresholds = dict(args.threshold)
+    if len(thresholds) < len(args.threshold):
+        raise ValueError("--threshold names a class twice; give each one number")
+    return Vocabulary.parse(words, background, not_words=args.not_words, thresholds=thresholds)
 
 
 def check_outputs(paths: dict[str, Path | None], image: Path) -> None:

@@ -45,7 +45,7 @@ def extract_prompt_points_from_upsampled(
     seg_map: np.ndarray,
     probs: np.ndarray,
     vocabulary: Sequence[str],
-    min_confidence: float = 0.7,
+    min_confidence: float | Sequence[float] = 0.7,
     min_region_size: int = 100,
     *,
     strategy: str = "pole",
@@ -59,7 +59,8 @@ def extract_prompt_points_from_upsampled(
         seg_map: (H, W) integer class indices.
         probs: (H, W, K) class probabilities.
         vocabulary: K class names.
-        min_confidence: least probability of a region's class at each of its pixels.
+        min_confidence: least probability of a region's class at each of its pixels; one for all
+            classes, or one for each.
         min_region_size: least size of a region, pixels.
         strategy: pole, centroid, peak or multi, see `pipeline.points`.
         points_per_region: most points of a region under `multi`; the others give one.
@@ -76,13 +77,22 @@ def extract_prompt_points_from_upsampled(
     """
     seg_map, probs = np.asarray(seg_map), np.asarray(probs)
     _check_maps(seg_map, probs, vocabulary)
-    _check_options(min_confidence, min_region_size, strategy, points_per_region, negative_points)
+    _check_options(min_region_size, strategy, points_per_region, negative_points)
+    if (values := np.asarray(min_confidence, float)).shape not in ((), (len(vocabulary),)):
+        raise ValueError(
+            f"min_confidence must be one number, or one for each of the {len(vocabulary)} classes, "
+            f"got shape {values.shape}"
+        )
+    if not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(f"min_confidence must be within 0..1, got {min_confidence}")
     if background_idx is not None and not 0 <= background_idx < len(vocabulary):
         raise ValueError(
             f"background_idx must be None or one of 0..{len(vocabulary) - 1}, got {background_idx}"
         )
     confidence = _class_probability(seg_map, probs)
-    is_confident = confidence >= min_confidence
+    # In the type of the probabilities, as a single number is compared: 0.7 is 0.7 in both.
+    least = np.asarray(min_confidence, confidence.dtype)
+    is_confident = confidence >= (least[seg_map] if least.ndim else least)
     regions = _regions(seg_map, is_confident, max(1, min_region_size))
     prompted = [(c, region) for c, region in regions if c != background_idx]
     components = _components_around(seg_map, [region for _, region in prompted])
@@ -187,14 +197,11 @@ def _check_maps(seg_map: np.ndarray, probs: np.ndarray, vocabulary: Sequence[str
 
 
 def _check_options(
-    min_confidence: float,
     min_region_size: int,
     strategy: str,
     points_per_region: int,
     negative_points: int,
 ) -> None:
-    if not 0 <= min_confidence <= 1:
-        raise ValueError(f"min_confidence must be within 0..1, got {min_confidence}")
     if min_region_size < 0:
         raise ValueError(f"min_region_size must be 0 pixels or more, got {min_region_size}")
     if strategy not in STRATEGIES:

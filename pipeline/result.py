@@ -37,6 +37,8 @@ class Segmentation:
         points: M arrays (n, 2) float32, the prompts' points (x, y).
         sources: M words, where a mask is from: "sam2", or "region" for CLIP's own region.
         class_names: K names.
+        probs: (K, H, W) or, with a background, (K + 1, H, W) float in 0…1, the background last: how
+            probable each class is for CLIP. None unless asked for; no file of the result has it.
         image_path: where the image is from, if it was a file.
         timings: seconds per stage.
         settings: what it was made with.
@@ -54,6 +56,7 @@ class Segmentation:
     points: tuple[np.ndarray, ...]
     sources: tuple[str, ...]
     class_names: tuple[str, ...]
+    probs: np.ndarray | None = None
     image_path: str | None = None
     timings: dict[str, float] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
@@ -76,6 +79,9 @@ class Segmentation:
             _check_label_map(name, getattr(self, name), len(self.class_names))
         size = self.label_map.shape
         _expect("dense_map", self.dense_map.shape, size)
+        if self.probs is not None:
+            background = len(self.probs) == len(self.class_names) + 1
+            _expect("probs", self.probs.shape, (len(self.class_names) + background, *size))
         if self.masks.dtype != bool:
             raise ValueError(f"masks must be bool, got {self.masks.dtype}; threshold them first")
         count = len(self.masks)

@@ -3,7 +3,7 @@
     segmenter = Segmenter.from_preset("tiny", use_loftup=True)
     result = segmenter.segment("street.jpg", ["person", "car", "tree"])
 
-Shapes: K classes (K + 1 with the background), M masks, H×W pixels of the original image.
+Shapes: K classes, M masks, H×W pixels of the original image.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import dataclasses
 import importlib.metadata
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -119,14 +119,28 @@ class Segmenter:
         return cls(segmentor, Sam2Masks(sam.to(segmentor.device)), config, names)
 
     def vocabulary(
-        self, words: Sequence[str] | Vocabulary, background: Sequence[str] | None = None
+        self,
+        words: Sequence[str] | Vocabulary,
+        background: Sequence[str] | None = None,
+        not_words: Sequence[str] = (),
+        thresholds: Mapping[str, float] | None = None,
     ) -> Vocabulary:
-        """What the user typed, with the protocol's background words unless others are given."""
+        """What the user typed, with the protocol's background words unless others are given.
+
+        Raises:
+            ValueError, FileNotFoundError: see `Vocabulary.parse`; or more is given to a
+                `Vocabulary`, which has it all.
+        """
         if isinstance(words, Vocabulary):
+            if background is not None or not_words or thresholds:
+                raise ValueError(
+                    "a Vocabulary brings its own background, not_words and thresholds: give them "
+                    "to Vocabulary.parse"
+                )
             return words
         if background is None:
             background = self.segmentor.protocol.background
-        return Vocabulary.parse(words, background)
+        return Vocabulary.parse(words, background, not_words=not_words, thresholds=thresholds)
 
     def segment(
         self,
@@ -134,7 +148,10 @@ class Segmenter:
         vocabulary: Sequence[str] | Vocabulary,
         *,
         background: Sequence[str] | None = None,
+        not_words: Sequence[str] = (),
+        thresholds: Mapping[str, float] | None = None,
         image_path: str | None = None,
+        keep_probs: bool = False,
     ) -> Segmentation:
         """Find everything the words name.
 
@@ -142,18 +159,22 @@ class Segmenter:
             image: path, PIL image, (H, W, 3) uint8 RGB array, or what `segmentor.encode` gave.
             vocabulary: class names; one may carry synonyms, "sofa,couch"; "@file" reads a list.
             background: words for everything else; None takes the protocol's, () none. A
-                `Vocabulary` brings its own.
+                `Vocabulary` brings its own, as of the next two.
+            not_words: what is not wanted, written like the vocabulary. It competes like a class,
+                with masks of its own, and is then left out of the result.
+            thresholds: class name → its least confidence instead of the configuration's.
             image_path: for the result, where `image` is not a path itself.
+            keep_probs: the result has `probs`, for instance for heat maps.
 
         Raises:
             ValueError, FileNotFoundError: an image or a vocabulary that cannot be used.
         """
-        words = self.vocabulary(vocabulary, background)
+        words = self.vocabulary(vocabulary, background, not_words, thresholds)
         encoded = image if isinstance(image, EncodedImage) else self.segmentor.encode(image)
         if isinstance(image, str | os.PathLike):
             image_path = str(image)
         dense = self.segmentor.dense(encoded, words)
-        return self.masks(encoded, dense, words, image_path=image_path)
+        return self.masks(encoded, dense, words, image_path=image_path, keep_probs=keep_probs)
 
     def masks(
         self,
@@ -162,6 +183,7 @@ class Segmenter:
         words: Vocabulary,
         *,
         image_path: str | None = None,
+        keep_probs: bool = False,
     ) -> Segmentation:
         """The second half of `segment`: from a dense map to masks."""
         prompts, seconds = self.prompts(dense, words)
@@ -179,15 +201,19 @@ class Segmenter:
             self.config.iou_threshold,
         )
         kept = [found[group[0]] for group in groups]
-        points = [[p for i in group for p in found[i]["points"]] for group in groups]
-        regions = [f["mask_region"] for f in kept]
         label_map = resolve_label_map(
-            regions,
+            [f["mask_region"] for f in kept],
             [f["class_idx"] for f in kept],
             [f["score"] for f in kept],
             dense.probs,
             encoded.size,
         )
+        # What is not wanted has won its pixels; here it goes.
+        label_map[label_map > len(words)] = 0
+        groups = [group for group in groups if found[group[0]]["class_idx"] < len(words)]
+        kept = [found[group[0]] for group in groups]
+        points = [[p for i in group for p in found[i]["points"]] for group in groups]
+        regions = [f["mask_region"] for f in kept]
         masks = np.zeros((len(kept), *encoded.size), bool)
         for mask, region in zip(masks, regions, strict=True):
             mask[region.window] = region.mask
@@ -204,6 +230,7 @@ class Segmenter:
             points=tuple(np.array(p, np.float32) for p in points),
             sources=tuple(f["source"] for f in kept),
             class_names=words.class_names,
+            probs=self._probs(dense, words) if keep_probs else None,
             image_path=image_path,
             timings=timings,
             settings=self.names
@@ -214,6 +241,8 @@ class Segmenter:
                 "loftup_share": getattr(self.segmentor, "loftup_share", None),
                 "vocabulary": [list(group) for group in words.words],
                 "background": list(words.background),
+                "not_words": [list(group) for group in words.not_words],
+                "thresholds": words.own_thresholds,
                 "prompts": len(prompts),
             },
             versions=versions(),
@@ -222,12 +251,11 @@ class Segmenter:
     def prompts(self, dense: DenseResult, words: Vocabulary) -> tuple[list[Prompt], float]:
         """The prompts of a dense map, and the seconds it took to find them."""
         start = clock(self.segmentor.device)
-        names = [*words.class_names, *(["background"] if words.background else [])]
         prompts = extract_prompt_points_from_upsampled(
             dense.labels,
             dense.probs.transpose(1, 2, 0),
-            names,
-            self.config.min_confidence,
+            words.competitors,
+            words.confidences(self.config.min_confidence),
             self.config.min_region_size,
             strategy=self.config.strategy,
             points_per_region=self.config.points_per_region,
@@ -238,10 +266,18 @@ class Segmenter:
 
     @staticmethod
     def _dense_map(dense: DenseResult, words: Vocabulary) -> np.ndarray:
-        """Labels in the result's coding: 0 background, i + 1 class i."""
+        """Labels in the result's coding: 0 not wanted or background, i + 1 class i."""
         labels = dense.labels + 1
         labels[labels > len(words)] = 0
         return labels.astype(np.uint8)
+
+    @staticmethod
+    def _probs(dense: DenseResult, words: Vocabulary) -> np.ndarray:
+        """Probabilities of the classes and the background, without what is not wanted."""
+        if not words.not_words:
+            return dense.probs
+        count = len(words)
+        return np.delete(dense.probs, np.s_[count : count + len(words.not_words)], axis=0)
 
 
 def versions() -> dict[str, str]:

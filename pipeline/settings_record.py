@@ -77,7 +77,9 @@ def _claim_arm(arm: Arm, settings: dict[str, Any], folder: Path, *, overwrite: b
     claim_folder(place, settings, taken=any(place.glob("*.png")), what="predictions")
 
 
-def claim_folder(place: Path, settings: dict[str, Any], *, taken: bool, what: str) -> None:
+def claim_folder(
+    place: Path, settings: dict[str, Any], *, taken: bool, what: str, option: str = "--output"
+) -> None:
     """Write PLACE/settings.json, or check it if results are there.
 
     Args:
@@ -85,6 +87,7 @@ def claim_folder(place: Path, settings: dict[str, Any], *, taken: bool, what: st
         settings: what more of them would be made with.
         taken: some are there; what a run wrote that made nothing binds nobody.
         what: the results are called in a refusal.
+        option: chose the folder.
 
     Raises:
         ValueError: the results were made with other settings, or nobody knows with which.
@@ -97,7 +100,7 @@ def claim_folder(place: Path, settings: dict[str, Any], *, taken: bool, what: st
     if not file.exists():
         raise ValueError(
             f"{place} holds {what} but no settings.json: nobody knows what they were made "
-            "with; choose another --output, or add --overwrite"
+            f"with; choose another {option}, or add --overwrite"
         )
     found = _flat(read_json(file))
     wanted = _flat(settings)
@@ -107,7 +110,7 @@ def claim_folder(place: Path, settings: dict[str, Any], *, taken: bool, what: st
                             for k in other[:4])  # fmt: skip
         raise ValueError(
             f"the {what} in {place} were made with other settings ({changes}"
-            f"{'; …' if len(other) > 4 else ''}); choose another --output, or add --overwrite"
+            f"{'; …' if len(other) > 4 else ''}); choose another {option}, or add --overwrite"
         )
 
 

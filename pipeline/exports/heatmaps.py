@@ -21,12 +21,21 @@ from ..result import write_atomically
 _NAME_LENGTH = 60  # characters of a class name in a file name
 
 
+def heatmap_files(
+    folder: str | Path, class_names: Sequence[str], *, background: bool
+) -> list[Path]:
+    """What `save_heatmaps` writes: `folder/000_person.png`, `folder/001_car.png`, ..."""
+    names = [*class_names, *["background"] * background]
+    return [Path(folder) / f"{i:03d}_{_file_name(name)}.png" for i, name in enumerate(names)]
+
+
 def save_heatmaps(folder: str | Path, probs: np.ndarray, class_names: Sequence[str]) -> list[Path]:
-    """Write one PNG per class: `folder/000_person.png`, `folder/001_car.png`, ...
+    """Write one PNG per class, each whole or not at all.
 
     Args:
         folder: of this image's maps; it is made.
-        probs: (K, H, W) or (K + 1, H, W) float in 0…1, as in `DenseResult`; the background is last.
+        probs: (K, H, W) or (K + 1, H, W) float in 0…1, as in `Segmentation`; the background is
+            last.
         class_names: K names.
 
     Returns:
@@ -35,17 +44,15 @@ def save_heatmaps(folder: str | Path, probs: np.ndarray, class_names: Sequence[s
     Raises:
         OSError: a file cannot be written.
     """
-    names = [*class_names, "background"][: len(probs)]
+    paths = heatmap_files(folder, class_names, background=len(probs) > len(class_names))
     levels = np.arange(256, dtype=np.uint8)[:, None]
     palette = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[:, 0, ::-1]  # BGR to RGB
-    paths = []
-    for index, (name, values) in enumerate(zip(names, probs, strict=True)):
+    for path, values in zip(paths, probs, strict=True):
         image = Image.fromarray(np.rint(values * 255).clip(0, 255).astype(np.uint8))
         image.putpalette(palette.tobytes())  # mode L becomes P, values stay
         data = io.BytesIO()
         image.save(data, format="PNG")
-        paths.append(Path(folder) / f"{index:03d}_{_file_name(name)}.png")
-        write_atomically(paths[-1], data.getvalue())
+        write_atomically(path, data.getvalue())
     return paths
 
 

@@ -45,6 +45,7 @@ def test_file_with_comments_blank_lines_and_byte_order_mark(tmp_path):
         ("Bäume".encode("latin-1"), "not UTF-8"),
         (b"cat\ndog,,hound\n", "line 2: blank word"),
         (b"cat\n@other.txt\n", "line 2: .*cannot name another"),
+        (b'cat\n"sofa,couch"\n', "line 2: remove the quotes"),
     ],
 )
 def test_bad_files(tmp_path, content, message):
@@ -102,6 +103,89 @@ def test_shared_word_is_kept_with_a_warning(caplog):
     assert not caplog.records
 
 
+def test_a_class_without_a_word_of_its_own(caplog):
+    Vocabulary.parse(["sofa,couch", "couch"])
+    (_, second) = [record.getMessage() for record in caplog.records]
+    assert second == "'couch' is never found: give it a word of its own"
+
+
+def test_what_is_not_wanted_comes_between_classes_and_background(tmp_path):
+    (tmp_path / "not.txt").write_text("sky\nwall,fence\n")
+    vocabulary = Vocabulary.parse(
+        ["cat", "dog,hound"], ["road", "Sky,tree"], not_words=["fox", f"@{tmp_path}/not.txt"]
+    )
+    assert vocabulary.class_names == ("cat", "dog") and len(vocabulary) == 2
+    assert vocabulary.not_words == (("fox",), ("sky",), ("wall", "fence"))
+    assert vocabulary.background == ("road", "tree")  # what the user names is not background
+    words = ("cat", "dog", "hound", "fox", "sky", "wall", "fence", "road", "tree")
+    assert vocabulary.query_words == words
+    assert vocabulary.word_class == (0, 1, 1, 2, 3, 4, 4, 5, 5)
+    assert vocabulary.background_index == 5
+    assert vocabulary.competitors == ("cat", "dog", "fox", "sky", "wall", "background")
+    without = Vocabulary.parse(["cat"], not_words=["fox"])
+    assert without.background_index is None and without.competitors == ("cat", "fox")
+
+
+@pytest.mark.parametrize(
+    ("entries", "not_words", "message"),
+    [
+        (["cat"], ["Cat"], "'Cat' is both wanted and not wanted; remove one"),
+        (["sofa,couch"], ["bed,couch"], "'couch' is both wanted and not wanted"),
+        (["cafe\u0301"], ["caf\u00e9"], "'caf\u00e9' is both wanted and not wanted"),
+        (["cat"], ["fox", "dog,Fox"], "not-word 'Fox' is given twice"),
+        (["cat"], ["fox,"], "blank word in not-words entry 'fox,'"),
+        (["cat"], "fox", "the not-words must be a list of words"),
+        ([f"thing {i}" for i in range(MAX_CLASSES)], ["fox"], "255 classes; at most 254"),
+    ],
+)
+def test_not_words_refused(entries, not_words, message):
+    with pytest.raises(ValueError, match=message):
+        Vocabulary.parse(entries, not_words=not_words)
+
+
+def test_thresholds():
+    vocabulary = Vocabulary.parse(
+        ["cat", "Dog,hound", "a=b"], ["sky"], not_words=["fox"], thresholds={"dog": 0, "a=b": 0.9}
+    )
+    assert vocabulary.thresholds == (None, 0, 0.9)
+    assert vocabulary.own_thresholds == {"Dog": 0, "a=b": 0.9}
+    assert vocabulary.confidences(0.7) == (0.7, 0, 0.9, 0.7, 0.7)
+    assert Vocabulary.parse(["cat", "dog"], ["sky"]).confidences(0.7) == 0.7
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "message"),
+    [
+        ({"dgo": 0.5}, "no class 'dgo' for a threshold; the nearest is 'dog'"),
+        ({"Hound": 0.5}, "no class 'Hound' for a threshold; the nearest is 'dog'"),
+        ({"": 0.5}, "no class '' for a threshold; the nearest is"),
+        ({"fox": 0.5}, "no class 'fox' for a threshold"),
+        ({"dog": 0.5, "DOG": 0.6}, "class 'DOG' has two thresholds; remove one"),
+        ({"dog": 1.1}, "threshold of 'dog' must be between 0 and 1, got 1.1"),
+        ({"dog": float("nan")}, "threshold of 'dog' must be between 0 and 1, got nan"),
+    ],
+)
+def test_thresholds_refused(thresholds, message):
+    with pytest.raises(ValueError, match=message):
+        Vocabulary.parse(["cat", "dog,hound"], not_words=["fox"], thresholds=thresholds)
+
+
+def test_what_words_may_hold(tmp_path):
+    words = ["L'Été", 'a 6" pipe', "“Mona”", "犬，狗", "🛋️", "a\u00a0\u3000b", "x=1", "#5", "-5"]
+    vocabulary = Vocabulary.parse(words)
+    assert vocabulary.class_names == (*words[:5], "a b", *words[6:])
+    (tmp_path / "words").write_text("\n".join(words[:7]) + "\n-5\n", encoding="utf-8")
+    from_file = Vocabulary.parse([f"@{tmp_path}/words"])
+    assert from_file.class_names == (*words[:5], "a b", "x=1", "-5")
+    comma = Vocabulary(class_names=("D.C.",), words=(("Washington, D.C.",),))
+    assert comma.query_words == ("Washington, D.C.",)  # in Python only
+    assert Vocabulary.parse(["cafe\u0301"]).class_names == ("caf\u00e9",)
+    with pytest.raises(ValueError, match="'Café' is given twice"):
+        Vocabulary.parse(["cafe\u0301", "Caf\u00e9"])
+    with pytest.raises(ValueError, match="is not Unicode text"):
+        Vocabulary.parse(["caf\udce9"])
+
+
 def test_classes_win_over_background(caplog):
     with caplog.at_level(logging.INFO):
         vocabulary = Vocabulary.parse(["Tree", "house,building"], ["sky", "tree", "building"])
@@ -118,3 +202,7 @@ def test_direct_construction_is_checked():
         Vocabulary(class_names=("a",), words=((),))
     with pytest.raises(ValueError, match="background word 'Sky' is given twice"):
         Vocabulary(class_names=("a",), words=(("a",),), background=("sky", "Sky"))
+    with pytest.raises(ValueError, match="1 classes need as many thresholds or none, got 2"):
+        Vocabulary(class_names=("a",), words=(("a",),), thresholds=(0.5, None))
+    with pytest.raises(ValueError, match="'b' is both wanted and not"):
+        Vocabulary(class_names=("a",), words=(("a", "b"),), not_words=(("b",),))

@@ -22,6 +22,7 @@ from torch import nn
 import pipeline.folder
 from models.images import load_image
 from models.protocols import Protocol
+from models.vocabulary import Vocabulary
 from pipeline.folder import check_output, result_file, segment_folder
 from pipeline.result import Segmentation, decode_rle
 from pipeline.segmenter import Segmenter
@@ -47,7 +48,7 @@ class FastSegmenter(Segmenter):
         self.before = before
         self.seen: list[str] = []  # paths of the images that were segmented
 
-    def segment(self, image, vocabulary, *, background=None, image_path=None) -> Segmentation:
+    def segment(self, image, vocabulary, *, image_path, keep_probs=False) -> Segmentation:
         self.before(image_path)
         self.seen.append(image_path)
         mask = image[..., 0] < 128
@@ -55,6 +56,7 @@ class FastSegmenter(Segmenter):
         return dataclasses.replace(
             Segmentation.empty(mask.shape, vocabulary.class_names, image_path=image_path),
             label_map=mask.astype(np.uint8),
+            probs=np.stack([mask * 0.8, 0.2 + ~mask * 0.6]) if keep_probs else None,
             masks=mask[None][:found],
             class_ids=np.zeros(found, np.int64),
             scores=np.ones(found),
@@ -151,6 +153,69 @@ def test_nothing_is_done_twice(photos, tmp_path):
     assert again.seen[1:] == [str(photos / "b" / name) for name in ("a.png", "c.bmp")]
 
 
+def test_heat_maps(photos, tmp_path):
+    output, maps = tmp_path / "out", photos / "maps"  # not taken for images
+    segment_folder(FastSegmenter(), photos, WORDS, output, heatmaps=maps)
+    files = [f"{name}/{file}" for name in NAMES for file in ("000_cat.png", "001_dog.png")]
+    assert contents(maps).keys() == {*files, "settings.json"}
+    cat, dog = (
+        np.asarray(Image.open(maps / "b/c.PNG" / f)) for f in ("000_cat.png", "001_dog.png")
+    )
+    dark = np.arange(9)[None].repeat(6, 0) < 3
+    assert np.array_equal(cat, dark * 204) and np.array_equal(dog, np.where(dark, 51, 204))
+    before = contents(maps)
+
+    again = FastSegmenter()
+    segment_folder(again, photos, WORDS, output, heatmaps=str(maps))
+    assert not again.seen
+    (maps / "b/a/001_dog.png").unlink()
+    segment_folder(again, photos, WORDS, output)  # nobody asks for any
+    assert not again.seen
+    segment_folder(again, photos, WORDS, output, heatmaps=maps)
+    assert again.seen == [str(photos / "b/a.png")] and contents(maps) == before
+
+
+def test_heat_maps_of_finished_images(photos, tmp_path):
+    output, maps = tmp_path / "out", tmp_path / "out" / "maps"
+    segment_folder(FastSegmenter(), photos, WORDS, output)
+    before = contents(output)
+
+    def stop(path: str) -> None:
+        if path.endswith("c.PNG"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="2 of 4 images are done"):
+        segment_folder(FastSegmenter(stop), photos, WORDS, output, heatmaps=maps)
+    rest = FastSegmenter()
+    segment_folder(rest, photos, WORDS, output, heatmaps=maps)
+    assert [Path(path).name for path in rest.seen] == ["c.PNG", "c.bmp"]
+    after = contents(output)
+    assert before.items() <= after.items() and len(after) == len(before) + 9
+
+
+def test_heat_maps_of_other_results(photos, tmp_path):
+    output, maps = tmp_path / "out", tmp_path / "maps"
+    segment_folder(FastSegmenter(), photos, WORDS, output, heatmaps=maps)
+    before = contents(maps)
+    for words, other, message in (
+        (["cow"], tmp_path / "new", "the heat maps in .*maps were made with other settings .vocab"),
+        (WORDS, tmp_path / "more", "(results: .*now .*); choose another --save-heatmaps"),
+        (WORDS, maps, "--save-heatmaps .*maps is also --output"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            segment_folder(FastSegmenter(), photos, words, other, heatmaps=maps)
+        assert contents(maps) == before
+    for place, message in (
+        (photos, "--save-heatmaps .*photos holds files that are no results"),
+        (photos / "a.png", "need a folder for their results.*: give --save-heatmaps FOLDER"),
+        (tmp_path / "new", "--save-heatmaps .*new holds other results"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            segment_folder(FastSegmenter(), photos, WORDS, output, heatmaps=place, overwrite=True)
+    segment_folder(FastSegmenter(), photos, ["cow", "b"], output, heatmaps=maps, overwrite=True)
+    assert {Path(p).name for p in contents(maps)} == {"000_cow.png", "001_b.png", "settings.json"}
+
+
 def die_at(write: int, monkeypatch) -> None:
     """Kill this process, without any warning, when it has written half of its n-th file."""
     count = 0
@@ -168,7 +233,8 @@ def die_at(write: int, monkeypatch) -> None:
 
 
 def test_killed_again_and_again(photos, tmp_path, monkeypatch):
-    segment_folder(FastSegmenter(), photos, WORDS, tmp_path / "whole")
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    segment_folder(FastSegmenter(), photos, WORDS, whole, heatmaps=whole / "maps")
     deaths = 0
     while not (tmp_path / "out" / "summary.csv").exists():
         child = os.fork()
@@ -176,7 +242,7 @@ def test_killed_again_and_again(photos, tmp_path, monkeypatch):
             try:
                 # Also in the middle of an image, and while the summary is written.
                 die_at((1, 3, 4, 5, 9)[min(deaths, 4)], monkeypatch)
-                segment_folder(FastSegmenter(), photos, WORDS, tmp_path / "out")
+                segment_folder(FastSegmenter(), photos, WORDS, out, heatmaps=out / "maps")
             finally:
                 os._exit(1)
         _, status = os.waitpid(child, 0)
@@ -186,7 +252,9 @@ def test_killed_again_and_again(photos, tmp_path, monkeypatch):
             deaths += 1
         assert deaths < 20
     assert deaths >= 4
-    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    found, expected = contents(out), contents(whole)
+    assert found.pop("maps/settings.json") != expected.pop("maps/settings.json")  # where out is
+    assert found == expected and "maps/b/c.PNG/001_dog.png" in found
 
 
 def test_ctrl_c(photos, tmp_path):
@@ -290,6 +358,18 @@ def test_other_settings_are_refused(photos, tmp_path):
         (FastSegmenter(), ["cat"], None, 'vocabulary: [["cat", "kitten"], ["dog"]], now [["cat"]]'),
         (FastSegmenter(), WORDS, ["sky"], 'background: [], now ["sky"]'),
         (FastSegmenter(min_confidence=0.5), WORDS, None, "min_confidence: 0.7, now 0.5"),
+        (
+            FastSegmenter(),
+            Vocabulary.parse(WORDS, not_words=["fox"]),
+            None,
+            'not_words: null, now [["fox"]]',
+        ),
+        (
+            FastSegmenter(),
+            Vocabulary.parse(WORDS, thresholds={"dog": 0.5}),
+            None,
+            "thresholds.dog: null, now 0.5",
+        ),
         (other_weights, WORDS, None, "weights.clip: "),
     ):
         with pytest.raises(ValueError) as raised:

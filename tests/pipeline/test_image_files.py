@@ -77,6 +77,13 @@ def test_refused(entries, error, message, here):
     assert "\n" not in str(raised.value)
 
 
+def test_heat_maps_are_no_images(here):
+    without = find_images(["p"], Path("p/out"), Path("p/q"))
+    assert [i for i in find_images(["p"], Path("p/out")) if "q/" not in i.name] == without
+    with pytest.raises(ValueError, match="'p/q' is inside --save-heatmaps"):
+        find_images(["p", "p/q"], Path("p/out"), Path("p/q"))
+
+
 def test_one_or_several(here):
     one = ["p/b.jpg"], ["gone"], ["p/q/c.txt"], [""]
     several = ["p"], ["@list"], ["a", "b"], ["a", "a"]

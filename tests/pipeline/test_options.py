@@ -60,6 +60,9 @@ def test_every_setting_has_its_option():
     "argv",
     [
         ["--vocabulary"],
+        ["--not-words"],
+        ["--threshold", "person"],
+        ["--threshold", "person=high"],
         ["--min-confidence", "high"],
         ["--min-region-size", "1.5"],
         ["--no-such-option"],
@@ -98,6 +101,18 @@ def test_vocabulary(tmp_path):
     assert read_vocabulary(parse("--vocabulary", "cat", "--background")).background == ()
     with pytest.raises(ValueError, match="unknown preset 'huge'; valid: vit-b16, tiny"):
         read_vocabulary(parse("--preset", "huge"))
+
+
+def test_not_words_and_thresholds():
+    argv = ["--vocabulary", "cat", "dog,hound", "--not-words", "fox,vixen", "wolf"]
+    vocabulary = read_vocabulary(parse(*argv, "--threshold", "dog=0.5", "cat=.3"))
+    assert vocabulary.not_words == (("fox", "vixen"), ("wolf",))
+    assert vocabulary.thresholds == (0.3, 0.5)
+    assert not read_vocabulary(parse()).not_words and not read_vocabulary(parse()).thresholds
+    equals = parse("--vocabulary", "a=b", "--threshold", "a=b=1")  # the last "=" counts
+    assert read_vocabulary(equals).thresholds == (1,)
+    with pytest.raises(ValueError, match="--threshold names a class twice"):
+        read_vocabulary(parse(*argv, "--threshold", "dog=0.5", "dog=0.6"))
 
 
 def test_outputs_that_can_be_written(tmp_path):

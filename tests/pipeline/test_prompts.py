@@ -84,6 +84,19 @@ def test_defaults_ask_for_confidence_and_size() -> None:
     assert [(p["class_name"], p["region_size"]) for p in prompts] == [("ape", 140)]
 
 
+def test_a_least_confidence_for_each_class() -> None:
+    seg_map = seg_of("aaabbbccc", "aaabbbccc")
+    confidence = np.where(seg_map == 1, 0.7, np.where(seg_map == 2, 0.4, 0.95))
+    for least, found in (
+        ([0.7] * 4, ["ape", "cat"]),  # 0.7 passes as it does alone, in the type of the map
+        ((0, 0.7, 0.4, 0.96), ["ape", "boat"]),
+        (np.array([1, 0.71, 0.41, 0.95]), ["cat"]),
+    ):
+        prompts = prompts_of(seg_map, confidence, min_confidence=least)
+        assert [p["class_name"] for p in prompts] == found
+        assert all(p["region_size"] == 6 for p in prompts)
+
+
 @pytest.mark.parametrize(("min_size", "count"), [(3, 2), (4, 1), (5, 0)])
 def test_min_region_size_is_inclusive(min_size: int, count: int) -> None:
     prompts = prompts_of(seg_of("aa.bb", "aa..b"), min_region_size=min_size)
@@ -306,6 +319,8 @@ def test_permuted_classes_permute_the_prompts(order: Sequence[int]) -> None:
     [
         ({"strategy": "middle"}, "'middle'; valid ones: pole, centroid, peak, multi"),
         ({"min_confidence": 70}, "min_confidence must be within 0..1, got 70"),
+        ({"min_confidence": [0.5, 0.5, -1, 0.5]}, "min_confidence must be within 0..1"),
+        ({"min_confidence": [0.5, 0.5]}, "one number, or one for each of the 4 classes, got shape"),
         ({"min_region_size": -1}, "min_region_size"),
         ({"points_per_region": 0}, "points_per_region"),
         ({"negative_points": -2}, "negative_points"),

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage.measure import label
 from torch.nn import functional as F
@@ -145,6 +146,34 @@ def test_background(segmenter, image, result):
     assert_equal(other, result)
 
 
+def test_what_is_not_wanted_competes_and_is_dropped(segmenter, image):
+    named = segmenter.segment(image, [*WORDS, "bat"], background=["aeroplane"], keep_probs=True)
+    result = segmenter.segment(
+        image, WORDS, background=["aeroplane"], not_words=["bat"], keep_probs=True
+    )
+    wanted = named.class_ids != 3
+    assert 0 < wanted.sum() < len(named)  # else this would say little
+    for name in ("masks", "class_ids", "scores", "confidences", "agreement", "boxes"):
+        assert np.array_equal(getattr(result, name), getattr(named, name)[wanted])
+    assert result.sources == tuple(np.array(named.sources)[wanted])
+    for name in ("label_map", "dense_map"):
+        labels = getattr(named, name)
+        assert (labels == 4).any()
+        assert np.array_equal(getattr(result, name), np.where(labels == 4, 0, labels))
+    assert np.array_equal(result.probs, named.probs[[0, 1, 2, 4]])
+    assert result.class_names == ("cow", "peacock", "sofa")
+    data = json.dumps(result.to_json_dict())
+    assert result.settings["not_words"] == [["bat"]] and data.count("bat") == 1
+    assert segmenter.segment(image, WORDS).probs is None
+
+
+def test_a_vocabulary_brings_all(segmenter, image):
+    words = Vocabulary.parse(WORDS)
+    for more in ({"background": ()}, {"not_words": ["bat"]}, {"thresholds": {"cow": 0.5}}):
+        with pytest.raises(ValueError, match="a Vocabulary brings its own background, not_words"):
+            segmenter.segment(image, words, **more)
+
+
 def test_regions_where_sam_is_never_trusted(segmenter, image):
     strict = with_config(segmenter, min_score=1, min_agreement=1, min_confidence=0, iou_threshold=1)
     result = strict.segment(image, WORDS)
@@ -209,6 +238,58 @@ def dense_map(labels: np.ndarray, best: np.ndarray, classes: int) -> DenseResult
 
 def by_hand(segmenter: Segmenter, sam: FakeSam, **settings) -> Segmenter:
     return Segmenter(segmenter.segmentor, sam, PipelineConfig(**settings))
+
+
+def test_scores_to_label_map(segmenter, encoded):
+    # Columns 0…15 cat, 16…31 fox, 32…47 dog, 48…63 sky; SAM's cat spills over half of the fox and
+    # its fox over some of the dog.
+    words = Vocabulary.parse(["cat", "dog"], ["sky"], not_words=["fox"])
+    scores = torch.zeros(4, 32, 64)  # of cat, dog, fox, sky
+    for word, column in ((0, 0), (1, 32), (2, 16), (3, 48)):
+        scores[word, :, column : column + 16] = 0.02  # × 400 in the softmax: sure
+    dense = segmenter.segmentor.classify(scores, encoded, words)
+    spans = {0: (0, 6), 16: (4, 9), 32: (8, 12)}  # of the masks, in cells of 4 columns
+    answers = {
+        (x, y): ((grid(0, left, 16, right),) * 3, (0.9, 0.8, 0.7))
+        for start, (left, right) in spans.items()
+        for x in range(start, start + 16)
+        for y in range(32)
+    }
+    result = by_hand(segmenter, FakeSam(answers)).masks(encoded, dense, words, keep_probs=True)
+    assert result.settings["prompts"] == 3 and result.class_ids.tolist() == [0, 1]
+    assert result.boxes.tolist() == [[0, 0, 24, 32], [32, 0, 48, 32]]  # whole, as SAM drew them
+    expected = np.zeros((32, 64), np.uint8)
+    expected[:, :16], expected[:, 32:48] = 1, 2
+    assert np.array_equal(result.label_map, expected)  # in columns 16…23 the fox wins
+    assert np.array_equal(result.dense_map, expected)
+    assert result.probs.shape == (3, 32, 64) and (result.probs[:, :, 20] < 0.01).all()
+
+    free = Vocabulary.parse(["cat", "dog"], ["sky"])
+    dense = segmenter.segmentor.classify(scores[[0, 1, 3]], encoded, free)
+    result = by_hand(segmenter, FakeSam(answers)).masks(encoded, dense, free)
+    expected[:, 16:24] = 1  # nothing keeps the cat from there
+    assert np.array_equal(result.label_map, expected)
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "found"),
+    [
+        ({}, [0]),
+        ({"dog": 0.6}, [0, 1]),
+        ({"cat": 0.81, "dog": 0.59}, [1]),
+        ({"cat": 0.8, "dog": 0.61}, [0]),
+    ],
+)
+def test_thresholds(segmenter, encoded, thresholds, found):
+    labels, best = np.full((32, 64), 2), np.full((32, 64), 0.9)
+    labels[:, :20], best[:, :20] = 0, 0.8  # a cat
+    labels[:, 40:60], best[:, 40:60] = 1, 0.6  # an unsure dog
+    words = Vocabulary.parse(["cat", "dog"], ["sky"], thresholds=thresholds)
+    sam = FakeSam({None: ((ALL, ALL, ALL), (0.1, 0.1, 0.1))})  # never trusted
+    result = by_hand(segmenter, sam).masks(encoded, dense_map(labels, best, 3), words)
+    assert result.class_ids.tolist() == found
+    assert set(np.unique(result.label_map)) == {0, *(i + 1 for i in found)}
+    assert result.settings["thresholds"] == thresholds
 
 
 VOCABULARY = Vocabulary.parse(["cat", "dog"], ["sky"])
