@@ -110,7 +110,7 @@ class Vocabulary:
             words=words,
             background=tuple(word for word in rest if word.casefold() not in own),
             not_words=others,
-            thresholds=_per_class(thresholds, words) if thresholds else (),
+            thresholds=_per_class(thresholds, words) if words and thresholds else (),
         )
         _warn_shared(words)
         return vocabulary

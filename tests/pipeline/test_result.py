@@ -70,6 +70,7 @@ def test_empty():
         ({"label_map": np.full((H, W), 4, np.uint8)}, "label_map has label 4, but the 3 classes"),
         ({"dense_map": np.zeros((W, H), np.uint8)}, r"dense_map must have shape \(4, 6\)"),
         ({"masks": np.zeros((2, H, W), np.float32)}, "masks must be bool, got float32"),
+        ({"probs": np.zeros((1, W, H))}, r"probs must have shape \(\d, 4, 6\), got \(1, 6, 4\)"),
         ({"masks": np.zeros((2, W, H), bool)}, r"masks must have shape \(2, 4, 6\), got \(2, 6, 4"),
         ({"masks": np.zeros((3, H, W), bool)}, r"class_ids must have shape \(3,\), got \(2,\)"),
         ({"class_ids": [1, 3]}, r"class_ids must lie in 0…2, got \[1, 3\]"),
