@@ -181,7 +181,9 @@ def _clean(word: str) -> str:
     try:
         word.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"the word {word!r} is not Unicode text; type it as UTF-8") from error
+        raise ValueError(
+            f"word {word!r} is no valid text; type it, or its file, in UTF-8"
+        ) from error
     return unicodedata.normalize("NFC", " ".join(word.split()))
 
 

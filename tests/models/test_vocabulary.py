@@ -182,7 +182,7 @@ def test_what_words_may_hold(tmp_path):
     assert Vocabulary.parse(["cafe\u0301"]).class_names == ("caf\u00e9",)
     with pytest.raises(ValueError, match="'Café' is given twice"):
         Vocabulary.parse(["cafe\u0301", "Caf\u00e9"])
-    with pytest.raises(ValueError, match="is not Unicode text"):
+    with pytest.raises(ValueError, match="is no valid text; type it"):
         Vocabulary.parse(["caf\udce9"])
 
 
