@@ -178,12 +178,8 @@ def _split(entry: object, what: str) -> tuple[str, ...]:
 
 def _clean(word: str) -> str:
     """One space where there are several, and one spelling of every letter with accents (NFC)."""
-    try:
-        word.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"word {word!r} is no valid text; type it, or its file, in UTF-8"
-        ) from error
+    if any("\ud800" <= c <= "\udfff" for c in word):  # bytes that the shell could not decode
+        raise ValueError(f"word {word!r} is no valid text; type it, or its file, in UTF-8")
     return unicodedata.normalize("NFC", " ".join(word.split()))
 
 
