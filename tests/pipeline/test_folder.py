@@ -154,7 +154,7 @@ def test_nothing_is_done_twice(photos, tmp_path):
 
 
 def test_heat_maps(photos, tmp_path):
-    output, maps = tmp_path / "out", photos / "maps"  # not taken for images
+    output, maps = tmp_path / "out", tmp_path / "maps"
     segment_folder(FastSegmenter(), photos, WORDS, output, heatmaps=maps)
     files = [f"{name}/{file}" for name in NAMES for file in ("000_cat.png", "001_dog.png")]
     assert contents(maps).keys() == {*files, "settings.json"}
