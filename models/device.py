@@ -38,17 +38,17 @@ def check_precision(name: str, device: torch.device) -> torch.dtype:
         raise ValueError(f"unknown precision {name!r}; valid: {', '.join(PRECISIONS)}")
     if name == "bfloat16" and not fast_bfloat16(device):
         raise ValueError(
-            f"precision bfloat16 would be slower than float32 on this {device.type}, which has no "
-            "instructions for it: take float32"
+            f"precision bfloat16 gains nothing on this {device.type}, which has no instructions "
+            "for it that are known to be fast: take float32"
         )
     return getattr(torch, name)
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for products in bfloat16."""
+    """Whether the device has instructions for products in bfloat16 that torch uses."""
     if device.type == "cpu":
         able = torch.cpu.get_capabilities()
-        return any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+        return any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "sve_bf16"))
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
