@@ -106,7 +106,7 @@ class OurPipeline:
         labels = np.ones(points.shape[:2], np.int64)
         logits, iou = self._sam.decode(points, labels, batch_size=batch_size)
         self.iou = iou.numpy()
-        best = logits[range(len(iou)), iou.argmax(dim=1)]
+        best = logits[list(range(len(iou))), iou.argmax(dim=1)]
         self.masks = self._sam.upscale(best).numpy()
 
 

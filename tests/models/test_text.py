@@ -53,7 +53,7 @@ def test_cut_equals_uncut(clip):
 
 @torch.no_grad()
 def test_texts_of_all_lengths_keep_their_order(clip):
-    """Those of one length go together: three, one and two of them."""
+    """Those of one length go together: three, two and two of them."""
     tokens = LetterTokenizer()(["sea", "a", "long word", "fox", "a longer word", "b", "cat"])
     tokens[4, 9] = 63  # after a first end token comes nothing that counts
     tokens[4, 10:] = 7
