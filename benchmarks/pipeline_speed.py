@@ -181,17 +181,13 @@ def agreement(part: str, plain: PlainPipeline, ours: OurPipeline) -> Row:
             "max_error": float(abs(plain.iou - ours.iou).max()),
             "equal_pixels": float((plain.masks == ours.masks).mean()),
         }
-    name, dim = {"text": ("text", 1), "clip": ("features", 1), "loftup": ("scores", 0),
-                 "sam_image": ("embedding", 1)}[part]  # fmt: skip
+    name = {"text": "text", "clip": "features", "loftup": "scores", "sam_image": "embedding"}[part]
     expected, found = (getattr(chain, name).float() for chain in (plain, ours))
-    row = {
-        "max_error": float((expected - found).abs().max()),
-        "min_cosine": float(F.cosine_similarity(expected, found, dim=dim).min()),
-    }
+    row = {"max_error": float((expected - found).abs().max())}
     if part == "loftup":
         equal = expected.argmax(dim=0) == found.argmax(dim=0)
-        row["equal_pixels"] = float(equal.float().mean())
-    return row
+        return row | {"equal_pixels": float(equal.float().mean())}
+    return row | {"min_cosine": float(F.cosine_similarity(expected, found, dim=1).min())}
 
 
 def batches(preset: str | Preset = PRESET) -> list[Row]:

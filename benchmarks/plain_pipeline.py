@@ -64,7 +64,7 @@ def scene() -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
         for count, length in zip(PROMPTS, SIZE, strict=True)
     )
     points = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2).astype(np.float32)
-    return np.asarray(image), SCENE.words, points
+    return np.array(image), SCENE.words, points
 
 
 class PlainPipeline:
