@@ -1,10 +1,13 @@
-"""The device to compute on, and what its work costs."""
+"""The device to compute on, how precisely, and what its work costs."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import torch
+
+PRECISIONS = ("float32", "bfloat16")
 
 
 def pick_device(name: str | torch.device | None = None) -> torch.device:
@@ -23,6 +26,37 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
     if str(name) not in available:
         raise ValueError(f"device {str(name)!r} is not available; here: {', '.join(available)}")
     return torch.device(name)
+
+
+def check_precision(name: str, device: torch.device) -> torch.dtype:
+    """The type of a device's large products.
+
+    Raises:
+        ValueError: unknown, or bfloat16 where it would take longer than float32.
+    """
+    if name not in PRECISIONS:
+        raise ValueError(f"unknown precision {name!r}; valid: {', '.join(PRECISIONS)}")
+    if name == "bfloat16" and not fast_bfloat16(device):
+        raise ValueError(
+            f"precision bfloat16 gains nothing on this {device.type}, which has no instructions "
+            "for it that are known to be fast: take float32"
+        )
+    return getattr(torch, name)
+
+
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for products in bfloat16 that torch uses."""
+    if device.type == "cpu":
+        able = torch.cpu.get_capabilities()
+        return any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "sve_bf16"))
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:
+    """Products in `dtype` within; float32 changes nothing, not even an autocast around it."""
+    if dtype == torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype)
 
 
 def clock(device: torch.device) -> float:

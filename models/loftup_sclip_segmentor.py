@@ -67,6 +67,7 @@ class LoftUpSCLIPSegmentor(SCLIPSegmentor):
         text_space: str | None = None,
         loftup_share: float | None = None,
         batch: int = 8,
+        precision: str = "float32",
     ) -> None:
         if upsampler is None:
             upsampler = "bilinear" if use_loftup is False else "loftup"
@@ -87,6 +88,7 @@ class LoftUpSCLIPSegmentor(SCLIPSegmentor):
             use_pamr=use_pamr,
             verbose=verbose,
             batch=batch,
+            precision=precision,
         )
         self.text_space = text_space or self.preset.text_space
         if self.text_space not in TEXT_SPACES:
@@ -119,7 +121,7 @@ class LoftUpSCLIPSegmentor(SCLIPSegmentor):
 
     def _built_in(self, name: str) -> Upsampler:
         if name == "loftup":
-            return LoftUpUpsampler(self.loftup, self.text_space)
+            return LoftUpUpsampler(self.loftup, self.text_space, self._dtype)
         return super()._built_in(name)
 
     def _guide(self, image: Tensor) -> Tensor:

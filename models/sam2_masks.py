@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .device import autocast
 from .presets import AutomaticMasks
 
 if TYPE_CHECKING:
@@ -108,9 +109,18 @@ def build_sam2(config: str | Path, device: str | torch.device = "cpu") -> SAM2Ba
 class Sam2Masks:
     """One image, many prompts."""
 
-    def __init__(self, model: SAM2Base, mask_threshold: float = 0.0):
-        """Use `model` where it is, as it is; logits above `mask_threshold` are mask."""
-        self.model = model
+    def __init__(
+        self,
+        model: SAM2Base,
+        mask_threshold: float = 0.0,
+        dtype: torch.dtype = torch.float32,
+    ):
+        """Use `model` where it is, as it is; logits above `mask_threshold` are mask.
+
+        `dtype` is that of the image encoder's products. The decoder stays in float32: it is a
+        small part of the work, and its logits decide about pixels.
+        """
+        self.model, self._dtype = model, dtype
         self.mask_threshold = mask_threshold
         self._image: np.ndarray | None = None
         self._size: tuple[int, int] | None = None
@@ -151,8 +161,9 @@ class Sam2Masks:
         tensor = torch.from_numpy(np.array(image)).to(self.device).permute(2, 0, 1)[None] / 255
         tensor = F.interpolate(tensor, (side, side), mode="bilinear", antialias=True)
         mean, std = (tensor.new_tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
-        levels = self.model.forward_image((tensor - mean) / std)["backbone_fpn"]
-        levels = levels[-self.model.num_feature_levels :]
+        with autocast(self.device, self._dtype):
+            levels = self.model.forward_image((tensor - mean) / std)["backbone_fpn"]
+        levels = [x.to(tensor.dtype) for x in levels[-self.model.num_feature_levels :]]
         self._embedding = levels[-1]
         if self.model.directly_add_no_mem_embed:
             self._embedding = self._embedding + self.model.no_mem_embed.view(1, -1, 1, 1)

@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 
 import open_clip
 import torch
-from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .device import autocast
 
 Template = Callable[[str], str]
 Tokenizer = Callable[[list[str]], Tensor]  # texts -> (N, context) int64
@@ -38,7 +39,7 @@ def encode_words(
         words: K words.
         templates: functions from a word to a text; OpenAI's 80 by default.
         batch_size: texts encoded at once, rounded to whole words.
-        cut: drop the padding after the batch's last end token, see `encode_texts`.
+        cut: leave out the padding after the end tokens, see `encode_texts`.
 
     Returns:
         (K, D) float32 on the device of `clip`.
@@ -65,8 +66,8 @@ def encode_texts(clip: nn.Module, tokens: Tensor, *, cut: bool = True) -> Tensor
     """`clip.encode_text` without the work spent on padding: (N, context) -> (N, D), unnormalised.
 
     In a causal text transformer no token sees later ones, so what follows the end token, where the
-    embedding is read, cannot matter: the batch is cut after its last end token. Towers that are
-    not causal or read elsewhere are run on the full length.
+    embedding is read, cannot matter. Texts of one length go together, cut after their end token.
+    Towers that are not causal or read elsewhere are run on the full length.
     """
     if not cut or not _causal(clip):
         return clip.encode_text(tokens)
@@ -74,15 +75,18 @@ def encode_texts(clip: nn.Module, tokens: Tensor, *, cut: bool = True) -> Tensor
         ends = tokens.argmax(dim=-1)
     else:
         ends = (tokens == clip.text_eos_id).int().argmax(dim=-1)
-    tokens = tokens[:, : int(ends.max()) + 1]
-    length = tokens.shape[1]
+    rows = [torch.nonzero(ends == end).flatten() for end in ends.unique()]
+    parts = [_encode_cut(clip, tokens[some, : int(ends[some[0]]) + 1]) for some in rows]
+    return torch.cat(parts)[torch.cat(rows).argsort()]
 
+
+def _encode_cut(clip: nn.Module, tokens: Tensor) -> Tensor:
+    """Texts (N, L) that all end with their last token -> (N, D)."""
+    length = tokens.shape[1]
     dtype = clip.transformer.get_cast_dtype()
     x = clip.token_embedding(tokens).to(dtype) + clip.positional_embedding[:length].to(dtype)
     x = clip.transformer(x, attn_mask=clip.attn_mask[:length, :length])
-    x = text_global_pool(
-        clip.ln_final(x), tokens, clip.text_pool_type, eos_token_id=clip.text_eos_id
-    )
+    x = clip.ln_final(x[:, -1])
     if isinstance(clip.text_projection, nn.Linear):
         return clip.text_projection(x)
     return x if clip.text_projection is None else x @ clip.text_projection
@@ -107,8 +111,10 @@ class TextEncoder:
         clip: nn.Module,
         tokenizer: Tokenizer,
         templates: Sequence[Template] = DEFAULT_TEMPLATES,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.clip = clip
+        """`dtype` is that of the transformer's products."""
+        self.clip, self.dtype = clip, dtype
         self.tokenizer = tokenizer
         self.templates = tuple(templates)
         self._vectors: dict[str, Tensor] = {}
@@ -121,8 +127,8 @@ class TextEncoder:
         """Unit vectors (K, D) float32 of K words, on the device of the CLIP."""
         new = [word for word in dict.fromkeys(words) if word not in self._vectors]
         if isinstance(words, str) or not words or new:
-            vectors = encode_words(
-                self.clip, self.tokenizer, words if isinstance(words, str) else new, self.templates
-            )
+            new = words if isinstance(words, str) else new
+            with autocast(self.device, self.dtype):
+                vectors = encode_words(self.clip, self.tokenizer, new, self.templates)
             self._vectors.update(zip(new, vectors.cpu(), strict=True))
         return torch.stack([self._vectors[word] for word in words]).to(self.device)

@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .anyup import AnyUp
+from .device import autocast
 from .guided_filter import guided_filter_strips
 from .joint_bilateral import joint_bilateral_strips
 from .loftup import LoftUp, restore_text_space
@@ -170,22 +171,31 @@ class LoftUpUpsampler(Upsampler):
     Args:
         loftup: trained for the features.
         text_space: "restored" undoes its channel norm; "channel_norm" leaves the output as it is.
+        dtype: of its convolutions and products.
     """
 
-    def __init__(self, loftup: LoftUp, text_space: str = "restored") -> None:
+    def __init__(
+        self,
+        loftup: LoftUp,
+        text_space: str = "restored",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         if text_space not in TEXT_SPACES:
             raise ValueError(f"unknown text_space {text_space!r}; valid: {', '.join(TEXT_SPACES)}")
-        self.loftup, self.text_space = loftup, text_space
+        self.loftup, self.text_space, self.dtype = loftup, text_space, dtype
 
     def upsample(self, features: Tensor, guide: Tensor, size: Size) -> Tensor:
-        upsampled = self.loftup(features, fit_guide(guide, size))
+        with autocast(features.device, self.dtype):
+            upsampled = self.loftup(features, fit_guide(guide, size))
         if self.text_space == "channel_norm":
             return upsampled
         return restore_text_space(upsampled, features, self.loftup.channelnorm.norm)
 
     def upsample_scores(self, features: Tensor, guide: Tensor, text: Tensor, size: Size) -> Tensor:
         restore = self.text_space == "restored"
-        return self.loftup.upsample_scores(features, fit_guide(guide, size), text, restore=restore)
+        guide = fit_guide(guide, size)
+        with autocast(features.device, self.dtype):
+            return self.loftup.upsample_scores(features, guide, text, restore=restore)
 
 
 class FunctionUpsampler(Upsampler):

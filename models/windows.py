@@ -142,7 +142,11 @@ def encode_windows(
         for start in range(0, len(slices), batch)
     ]
     return WindowFeatures(
-        image=image, slices=slices, patch=patch, features=torch.cat(features), batch=batch
+        image=image,
+        slices=slices,
+        patch=patch,
+        features=torch.cat(features).to(image.dtype),  # autocast may have made them smaller
+        batch=batch,
     )
 
 

@@ -74,7 +74,7 @@ MEANING = {
 # What makes a dense map; written beside the predictions.
 DENSE_ATTRIBUTES = (
     "attention", "upsampler", "upsampled", "loftup_share", "text_space", "whole_image",
-    "use_pamr", "use_sam",
+    "use_pamr", "use_sam", "precision",
 )  # fmt: skip
 
 

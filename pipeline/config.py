@@ -34,10 +34,12 @@ class PipelineConfig:
     min_score: float = 0.5  # below this predicted IoU the region is kept instead; 0 is off
     min_agreement: float = 0.3  # below this IoU with the region, likewise; 0 is off
     iou_threshold: float = 0.8  # masks of one class that overlap more are merged; 1 is off
+    precision: str = "float32"  # of the networks' products: float32, bfloat16
 
     def __post_init__(self) -> None:
         # Not at the top: the programs list the defaults in --help, which need not load torch.
         from models.clip_dense import ATTENTIONS
+        from models.device import PRECISIONS
         from models.upsamplers import TEXT_SPACES, UPSAMPLED, UPSAMPLERS, check_upsampled
 
         from .masks import RULES
@@ -50,6 +52,7 @@ class PipelineConfig:
             "text_space": (None, *TEXT_SPACES),
             "strategy": tuple(STRATEGIES),
             "mask_choice": RULES,
+            "precision": PRECISIONS,
         }
         for field, valid in choices.items():
             value = getattr(self, field)

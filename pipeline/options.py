@@ -162,6 +162,7 @@ _HELP = {
     "use_pamr": "refine the scores with PAMR",
     "min_score": "below this predicted IoU a mask falls back to its region",
     "min_agreement": "below this IoU with its region likewise",
+    "precision": "of the networks' products: float32, or bfloat16 where the device gains by it",
 }
 
 

@@ -23,7 +23,6 @@ from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
-from scipy.spatial import cKDTree
 
 from .regions import Region
 
@@ -98,6 +97,8 @@ def nearest_points(points: Sequence[Point], region: Region, count: int) -> list[
     """The points nearest to any pixel of the region, nearest first, at most `count`."""
     if not (points and count):
         return []
+    from scipy.spatial import cKDTree  # takes long to load, and the names above need not
+
     # A pixel nearest to something outside has a neighbour outside, so the outline is enough.
     ys, xs = np.nonzero(_depth(region.mask) == 1)
     outline = np.stack([xs + region.left, ys + region.top], axis=1)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from models.device import clock
+from models.device import check_precision, clock
 from models.images import ImageSource
 from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
 from models.presets import DEFAULT_ANYUP, Preset, get_preset
@@ -104,6 +104,7 @@ class Segmenter:
             whole_image=config.whole_image,
             text_space=config.text_space,
             loftup_share=config.loftup_share,
+            precision=config.precision,
         )
         if isinstance(segmentor.upsampler, str):
             config = dataclasses.replace(config, upsampler=segmentor.upsampler)
@@ -116,7 +117,8 @@ class Segmenter:
             "anyup": str(anyup or DEFAULT_ANYUP) if segmentor.upsampler == "anyup" else "off",
             "sam2": os.path.basename(str(model_cfg or preset.sam.model_cfg)),
         }
-        return cls(segmentor, Sam2Masks(sam.to(segmentor.device)), config, names)
+        dtype = check_precision(config.precision, segmentor.device)
+        return cls(segmentor, Sam2Masks(sam.to(segmentor.device), dtype=dtype), config, names)
 
     def vocabulary(
         self,

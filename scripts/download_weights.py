@@ -48,7 +48,6 @@ def preset_sources(preset: Preset, model_cfg: str | None = None) -> dict[str, So
 def main(argv: list[str] | None = None) -> int:
     """Fetch and check; returns the exit status."""
     from models.presets import PRESETS, get_preset
-    from models.weights import read_state_dict, resolve
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -60,6 +59,9 @@ def main(argv: list[str] | None = None) -> int:
         "--model-cfg", help="SAM 2 configuration, as in the sam2 package (default: the preset's)"
     )
     args = parser.parse_args(argv)
+
+    from models.weights import read_state_dict, resolve
+
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         sources = preset_sources(get_preset(args.preset), args.model_cfg)

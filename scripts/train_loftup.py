@@ -37,7 +37,6 @@ ROOT = str(Path(__file__).resolve().parents[1])
 if ROOT not in sys.path:
     sys.path.insert(0, ROOT)
 
-from models.clip_dense import ATTENTIONS  # noqa: E402
 from pipeline.options import Parser, run_main  # noqa: E402
 from pipeline.training.loftup.config import RECIPES, LoftUpConfig, get_recipe  # noqa: E402
 
@@ -53,7 +52,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help="tiny, vit-b16, timm:NAME, open_clip:NAME or open_clip:FOLDER (default: tiny)",
     )
-    add("--attention", help=f"of CLIP's last block: {', '.join(ATTENTIONS)} (default: csa)")
+    add("--attention", help="of CLIP's last block: csa, vanilla, maskclip (default: csa)")
     add("--checkpoint", type=Path, help="weights of the backbone (default: its published ones)")
     add("--random-weights", action="store_true", help="a backbone without weights, for a dry run")
     add(

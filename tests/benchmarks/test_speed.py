@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import speed
+from benchmarks import measuring, speed
 from benchmarks.plain_loftup import plain_loftup
 from models.loftup import LoftUp
 from tests.golden import load, max_error, weights
@@ -22,13 +22,13 @@ def test_the_plain_computation_matches_the_reference():
 
 def test_memory_of_scores_is_set_by_the_tile():
     """In a fresh process; the plain computation takes 1.1 GiB for this image."""
-    row = speed.run_fresh(speed.memory, "scores", 44, 680, 3, threads=1)[0]
+    row = measuring.run_fresh(speed.memory, "scores", 44, 680, 3, threads=1)[0]
     assert row["above_loaded_mib"] - 21 * 680**2 * 4 / 2**20 < 100  # beside the scores themselves
 
 
 def test_measure_tells_the_first_call_apart():
     calls = []
-    row = speed.measure(lambda: calls.append(sum(range(10**6 if not calls else 1))), repeats=3)
+    row = measuring.measure(lambda: calls.append(sum(range(10**6 if not calls else 1))), repeats=3)
     assert len(calls) == 4
     assert row["first_s"] > 10 * row["median_s"] > 0 and row["spread_s"] >= 0
 
@@ -36,7 +36,7 @@ def test_measure_tells_the_first_call_apart():
 def test_report(tmp_path, capsys, monkeypatch):
     row = {"section": "machine", "precision": "float32", "gflops_per_second": 1234.5}
     row["gflops_per_cpu_second"] = 617.25
-    monkeypatch.setattr(speed, "run_fresh", lambda *_, **__: [row])
+    monkeypatch.setattr(measuring, "run_fresh", lambda *_, **__: [row])
     assert speed.main(["--only", "machine/float32", "--output", str(tmp_path)]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[0]) == row
     data = json.loads((tmp_path / "results.json").read_text())

@@ -97,6 +97,17 @@ def test_equals_the_predictor_of_sam2(model, masks, image, prompts):
     assert disagreement < 1e-3
 
 
+def test_bfloat16_is_the_encoders_alone(model, masks, image, prompts):
+    rough = Sam2Masks(model, dtype=torch.bfloat16)
+    rough.set_image(image)
+    assert all(x.dtype == torch.float32 for x in (rough._embedding, *rough._fine))
+    cosines = torch.cosine_similarity(rough._embedding, masks._embedding, dim=1)
+    assert 0.999 < cosines.min() < 1
+    (logits, iou), (expected, expected_iou) = rough.decode(*prompts), masks.decode(*prompts)
+    assert 0 < (iou - expected_iou).abs().max() < 0.02
+    assert ((logits > 0) == (expected > 0)).float().mean() > 0.98
+
+
 def test_boxes_alone_and_mask_prompts(masks):
     boxes = np.array([[5, 7, 60, 40], [0, 0, 20, 20]], np.float32)
     coarse = np.zeros((2, 1, SIDE, SIDE), np.float32)

@@ -11,6 +11,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from models import sclip_segmentor
+from models.device import fast_bfloat16
 from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
 from models.presets import Preset, Source
 from models.sam2_masks import Sam2Masks
@@ -398,3 +399,17 @@ def test_share_mixes_the_scores(sharp, image):
 def test_a_share_outside_its_range_is_refused(sharp):
     with pytest.raises(ValueError, match=r"loftup_share must be between 0 and 1, got 1\.5"):
         LoftUpSCLIPSegmentor("cpu", preset=sharp, loftup_share=1.5)
+
+
+def test_bfloat16_of_the_whole_dense_step(sharp, loftup, image):
+    if not fast_bfloat16(loftup.device):
+        pytest.skip("this CPU has no instructions for bfloat16")
+    rough = LoftUpSCLIPSegmentor("cpu", preset=sharp, precision="bfloat16")
+    encoded = rough.encode(image)
+    features = loftup.encode(image).windows.features
+    assert encoded.windows.features.dtype == torch.float32
+    assert 0.99 < F.cosine_similarity(encoded.windows.features, features, dim=1).min() < 1
+    words = Vocabulary.parse(NAMES)
+    found, exact = (x.scores(x.encode(image), words) for x in (rough, loftup))
+    assert found.dtype == torch.float32 and found.shape == exact.shape
+    assert 0 < (found - exact).abs().max() < 0.02

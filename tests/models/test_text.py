@@ -52,6 +52,34 @@ def test_cut_equals_uncut(clip):
 
 
 @torch.no_grad()
+def test_texts_of_all_lengths_keep_their_order(clip):
+    """Those of one length go together: three, two and two of them."""
+    tokens = LetterTokenizer()(["sea", "a", "long word", "fox", "a longer word", "b", "cat"])
+    tokens[4, 9] = 63  # after a first end token comes nothing that counts
+    tokens[4, 10:] = 7
+    expected = clip.encode_text(tokens)
+    assert max_error(encode_texts(clip, tokens), expected) < 1e-5
+    assert max_error(encode_texts(clip, tokens[4:5]), expected[4:5]) < 1e-5
+    assert unit_error(expected[:1], expected[3:4]) > 1e-2  # the order would be noticed
+
+
+@torch.no_grad()
+def test_towers_that_are_not_causal_are_not_cut():
+    clip = tiny_clip(weights(GOLDEN))
+    clip.attn_mask = None  # every token sees the padding
+    tokens = LetterTokenizer()(["cat", "a fox"])
+    assert torch.equal(encode_texts(clip, tokens), clip.encode_text(tokens))
+
+
+def test_encoder_in_bfloat16(clip):
+    words = ["cat", "a long word"]
+    exact = TextEncoder(clip, LetterTokenizer(), TEMPLATES)(words)
+    rough = TextEncoder(clip, LetterTokenizer(), TEMPLATES, torch.bfloat16)(words)
+    assert rough.dtype == torch.float32
+    assert 0.999 < F.cosine_similarity(exact, rough).min() < 1
+
+
+@torch.no_grad()
 def test_cut_with_an_end_token_that_is_not_the_highest():
     clip = tiny_clip(weights(GOLDEN))
     clip.text_pool_type, clip.text_eos_id = "eos", 5

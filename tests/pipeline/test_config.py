@@ -6,6 +6,7 @@ import json
 import pytest
 
 from models.clip_dense import ATTENTIONS
+from models.device import PRECISIONS
 from models.upsamplers import TEXT_SPACES, UPSAMPLED, UPSAMPLERS
 from pipeline.config import PipelineConfig
 from pipeline.masks import RULES
@@ -27,6 +28,7 @@ def test_defaults_users_rely_on():
         ("text_space", (None, *TEXT_SPACES)),
         ("strategy", STRATEGIES),
         ("mask_choice", RULES),
+        ("precision", PRECISIONS),
     ],
 )
 def test_names(field, valid):

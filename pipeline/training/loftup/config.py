@@ -13,13 +13,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from models.loftup import GUIDE_FREQUENCIES
-
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("constant", "cosine")
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}  # names in torch
+GUIDE_FREQUENCIES = 20  # those of models.loftup, which would load torch for a --help
 
 
 def _option(default: Any, text: str, **more: Any) -> Any:

@@ -80,7 +80,8 @@ def build_stage(config: LoftUpConfig, backbone: Backbone, init: Path | None) -> 
         load_strictly(loftup, read_state_dict(init), init)
     loftup.to(next(backbone.model.parameters()).device)
     prepare(loftup, config)
-    return STAGES[config.stage](loftup, backbone, config, PRECISIONS[config.precision])
+    dtype = getattr(torch, PRECISIONS[config.precision])
+    return STAGES[config.stage](loftup, backbone, config, dtype)
 
 
 class Norms:

@@ -1,0 +1,236 @@
+"""How fast is the whole pipeline? It against the naive chain, part by part.
+
+    python benchmarks/pipeline_speed.py --output outputs/pipeline_speed
+    python benchmarks/pipeline_speed.py --only part/text         # one part alone
+    python benchmarks/pipeline_speed.py --list                   # the names
+
+The naive chain is `benchmarks/plain_pipeline.py`. All ways run in one process on the same random
+weights of `vit-b16`'s sizes: five words, an image of 500×375 pixels, 40 clicks; each part is
+measured in all ways before the next. The first call is told apart, `cpu_s` is the processor time of
+all threads, and a later part gets what the earlier parts of its own way gave. Memory is measured in
+a fresh process each: peak of the whole chain minus what the loaded models held. With random weights
+the words hardly differ, so that bfloat16 changes the best word more often than it would otherwise.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# Run as a file, Python looks for packages beside it, not in the repository's root.
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from benchmarks.measuring import (  # noqa: E402
+    Measurements,
+    Row,
+    machine,
+    measure,
+    peak_mib,
+    resident_mib,
+    run_program,
+)
+
+if TYPE_CHECKING:
+    from benchmarks.plain_pipeline import PlainPipeline
+    from models.presets import Preset
+
+PRESET = "vit-b16"
+PARTS = ("text", "clip", "loftup", "sam_image", "sam_prompts")
+NEEDS = {"loftup": ("text", "clip"), "sam_prompts": ("sam_image",)}  # earlier parts
+WAYS = ("plain", "float32", "bfloat16")
+REPEATS = {"plain": 1, "float32": 2, "bfloat16": 2}  # after the first call
+BATCHES = (1, 2, 4, 8, 40)
+_TIMES = ("first_s", "median_s", "spread_s", "cpu_s", "times_faster", "times_less_cpu")
+_COLUMNS = {
+    "machine": ("precision", "gflops_per_second", "gflops_per_cpu_second"),
+    "parts": ("name", "way", *_TIMES),
+    "total": ("name", "way", *_TIMES),
+    "agreement": ("name", "way", "max_error", "min_cosine", "equal_pixels"),
+    "batches": ("name", "way", "median_s", "cpu_s"),
+    "memory": ("name", "way", "loaded_mib", "above_loaded_mib", "seconds"),
+}
+
+
+class OurPipeline:
+    """`Segmenter`'s networks as it runs them; the parts and results of `PlainPipeline`."""
+
+    def __init__(self, plain: PlainPipeline, preset: Preset, precision: str) -> None:
+        """`precision` as `PipelineConfig` has it."""
+        from unittest.mock import patch
+
+        from models.device import check_precision
+        from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
+        from models.sam2_masks import Sam2Masks
+        from models.vocabulary import Vocabulary
+
+        models = plain.models
+        self._image, self._points = plain.image, plain.points
+        self._words = Vocabulary.parse(plain.words)
+        with (  # there are no files of these weights
+            patch("models.sclip_segmentor.load_clip", lambda _: (models.clip, models.tokenizer)),
+            patch("models.loftup_sclip_segmentor.load_loftup", lambda _: models.loftup),
+        ):
+            self._segmentor = LoftUpSCLIPSegmentor(
+                "cpu", preset=preset, loftup_share=1.0, precision=precision, verbose=False
+            )
+        dtype = check_precision(precision, self._segmentor.device)
+        self._sam = Sam2Masks(models.sam, dtype=dtype)
+
+    def run_text(self) -> None:
+        from models.text import TextEncoder
+
+        known = self._segmentor.encode_text  # a new encoder remembers no word
+        self._segmentor.encode_text = TextEncoder(
+            known.clip, known.tokenizer, known.templates, known.dtype
+        )
+        self.text = self._segmentor.encode_text(self._words.query_words)
+
+    def run_clip(self) -> None:
+        self._encoded = self._segmentor.encode(self._image)
+        self.features = self._encoded.windows.features
+
+    def run_loftup(self) -> None:
+        self.scores = self._segmentor.scores(self._encoded, self._words)
+
+    def run_sam_image(self) -> None:
+        self._sam.set_image(self._image.copy())  # an array it has not seen
+        self.embedding = self._sam._embedding
+
+    def run_sam_prompts(self, batch_size: int | None = None) -> None:
+        import numpy as np
+
+        points = self._points[:, None]
+        labels = np.ones(points.shape[:2], np.int64)
+        logits, iou = self._sam.decode(points, labels, batch_size=batch_size)
+        self.iou = iou.numpy()
+        best = logits[list(range(len(iou))), iou.argmax(dim=1)]
+        self.masks = self._sam.upscale(best).numpy()
+
+
+def chains(preset: str | Preset, ways: tuple[str, ...] = WAYS) -> dict[str, Any]:
+    """The whole pipeline on the same networks and inputs, in those ways that the CPU offers."""
+    import torch
+
+    from benchmarks.plain_pipeline import PlainPipeline, random_models, scene
+    from models.device import fast_bfloat16
+    from models.presets import get_preset
+    from models.protocols import get_protocol
+
+    preset = get_preset(preset) if isinstance(preset, str) else preset
+    protocol = preset.protocol
+    protocol = get_protocol(protocol) if isinstance(protocol, str) else protocol
+    plain = PlainPipeline(random_models(preset), protocol, *scene())
+    able = fast_bfloat16(torch.device("cpu"))
+    return {
+        way: plain if way == "plain" else OurPipeline(plain, preset, way)
+        for way in ways
+        if able or way != "bfloat16"
+    }
+
+
+def pipeline(parts: tuple[str, ...], preset: str | Preset = PRESET) -> list[Row]:
+    """Times and agreement of some parts; what they need is made first."""
+    made, rows = chains(preset), []
+    for part in PARTS:
+        if part not in parts:
+            if any(part in NEEDS.get(other, ()) for other in parts):
+                for chain in made.values():
+                    getattr(chain, f"run_{part}")()
+            continue
+        times = [
+            {"section": "parts", "name": part, "way": way,
+             **measure(getattr(chain, f"run_{part}"), REPEATS[way])}
+            for way, chain in made.items()
+        ]  # fmt: skip
+        rows += [row | _gains(times[0], row) for row in times]
+    plain, *ours = made.items()
+    rows += [
+        {"section": "agreement", "name": part, "way": way, **agreement(part, plain[1], chain)}
+        for part in parts
+        for way, chain in ours
+    ]
+    if len(parts) == len(PARTS):
+        totals = []
+        for way in made:
+            mine = [row for row in rows if row["way"] == way and row["section"] == "parts"]
+            sums = {key: sum(row[key] for row in mine) for key in _TIMES[:4]}
+            totals.append({"section": "total", "name": "all parts", "way": way, **sums})
+        rows += [row | _gains(totals[0], row) for row in totals]
+    return rows
+
+
+def _gains(plain: Row, row: Row) -> Row:
+    return {
+        "times_faster": plain["median_s"] / row["median_s"],
+        "times_less_cpu": plain["cpu_s"] / row["cpu_s"],
+    }
+
+
+def agreement(part: str, plain: PlainPipeline, ours: OurPipeline) -> Row:
+    """How far the results of one part are from the plain ones.
+
+    `equal_pixels`: share of the pixels with the same best word, or of the masks' pixels.
+    """
+    from torch.nn import functional as F
+
+    if part == "sam_prompts":
+        return {
+            "max_error": float(abs(plain.iou - ours.iou).max()),
+            "equal_pixels": float((plain.masks == ours.masks).mean()),
+        }
+    name = {"text": "text", "clip": "features", "loftup": "scores", "sam_image": "embedding"}[part]
+    expected, found = (getattr(chain, name).float() for chain in (plain, ours))
+    row = {"max_error": float((expected - found).abs().max())}
+    if part == "loftup":
+        equal = expected.argmax(dim=0) == found.argmax(dim=0)
+        return row | {"equal_pixels": float(equal.float().mean())}
+    return row | {"min_cosine": float(F.cosine_similarity(expected, found, dim=1).min())}
+
+
+def batches(preset: str | Preset = PRESET) -> list[Row]:
+    """All prompts decoded in batches of several sizes."""
+    chain = chains(preset, ("float32",))["float32"]
+    chain.run_sam_image()
+    return [
+        {"section": "batches", "name": "sam_prompts", "way": f"{size} at once",
+         **measure(lambda size=size: chain.run_sam_prompts(size), 2)}
+        for size in BATCHES
+    ]  # fmt: skip
+
+
+def memory(way: str, preset: str | Preset = PRESET) -> list[Row]:
+    """Peak of one chain above its loaded models, MiB, of this process: run it in a fresh one."""
+    import time
+
+    chain = chains(preset, (way,)).get(way)
+    if chain is None:
+        return []
+    loaded, start = resident_mib(), time.perf_counter()
+    for part in PARTS:
+        getattr(chain, f"run_{part}")()
+    return [{"section": "memory", "name": "all parts", "way": way, "loaded_mib": loaded,
+             "above_loaded_mib": peak_mib() - loaded,
+             "seconds": time.perf_counter() - start}]  # fmt: skip
+
+
+# By name: a function and its arguments.
+MEASUREMENTS: Measurements = {
+    **{f"machine/{p}": (machine, (p,)) for p in ("float32", "bfloat16")},
+    "pipeline": (pipeline, (PARTS,)),
+    "batches": (batches, ()),
+    **{f"memory/{way}": (memory, (way,)) for way in WAYS},
+    **{f"part/{part}": (pipeline, ((part,),)) for part in PARTS},
+}
+DEFAULT = ("machine/*", "pipeline", "batches", "memory/*")  # the parts are in "pipeline" too
+
+
+def main(argv: list[str] | None = None) -> int:
+    title = "Speed and memory of the whole pipeline"
+    return run_program(title, __doc__, MEASUREMENTS, _COLUMNS, argv, DEFAULT)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

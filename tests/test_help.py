@@ -1,0 +1,48 @@
+"""--help of every program answers without the libraries that take long to load."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PROGRAMS = (
+    "clip_guided_segmentation_loftup.py",
+    "compare_loftup_results.py",
+    *(f"benchmarks/{name}.py" for name in ("voc", "speed", "pipeline_speed")),
+    *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "scripts").glob("[!_]*.py"))),
+)
+HEAVY = {"torch", "torchvision", "open_clip", "sam2", "matplotlib", "scipy", "pandas", "gradio"}
+
+HELP = """
+import contextlib, io, json, runpy, sys
+sys.path.insert(0, "")
+found = {}
+for program in sys.argv[1:]:
+    sys.argv, text = [program, "--help"], io.StringIO()
+    try:
+        with contextlib.redirect_stdout(text):
+            runpy.run_path(program, run_name="__main__")
+        status = "went on"
+    except SystemExit as end:
+        status = end.code
+    found[program] = status, text.getvalue(), sorted({name.split(".")[0] for name in sys.modules})
+json.dump(found, sys.stdout)
+"""
+
+
+def test_help_is_light():
+    """All in one process, whose modules add up: the first program that loads too much is named."""
+    done = subprocess.run(
+        [sys.executable, "-c", HELP, *PROGRAMS],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert len(found) == len(PROGRAMS) > 8
+    for program, (status, text, modules) in found.items():
+        assert status == 0 and "usage:" in text, program
+        assert HEAVY.isdisjoint(modules), (program, HEAVY & set(modules))
