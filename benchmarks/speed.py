@@ -1,10 +1,11 @@
-"""How fast and how lean is it? LoftUp against its plain published computation.
+"""How fast and how lean is it? Upsamplers against their plain published computation.
 
     python benchmarks/speed.py --output outputs/speed
     python benchmarks/speed.py --only "speed/*/224"       # some measurements, by name
     python benchmarks/speed.py --list                     # their names
 
-The plain computation is `benchmarks/plain_loftup.py`. Both run in one process on the same random
+LoftUp's plain computation is `benchmarks/plain_loftup.py`; for the others see
+`benchmarks/upsamplers.py`. Both run in one process on the same random
 weights and inputs. Memory is measured in a fresh process each: peak minus what the loaded model
 held. A line of JSON per measurement; --output also gets results.json and report.md.
 """
@@ -31,6 +32,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
+
+from benchmarks import upsamplers  # noqa: E402
 
 Row = dict[str, Any]
 
@@ -215,7 +218,7 @@ def _resident_mib() -> float:
     return int(statm.read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
-# By name: a function and its arguments. Other upsamplers and the whole pipeline belong here too.
+# By name: a function and its arguments. The whole pipeline belongs here too.
 MEASUREMENTS: dict[str, tuple[Callable[..., list[Row]], tuple]] = {
     **{f"machine/{p}": (machine, (p,)) for p in ("float32", "bfloat16")},
     **{f"speed/{dim}/{size}": (speed, (dim, size)) for dim in DIMS for size in SIZES},
@@ -230,6 +233,7 @@ MEASUREMENTS: dict[str, tuple[Callable[..., list[Row]], tuple]] = {
         for size in (1024, 2048)
         for precision in ("float32", "bfloat16")
     },
+    **upsamplers.MEASUREMENTS,
 }
 
 
@@ -276,7 +280,7 @@ def write_report(rows: list[Row], about: Row, command: str, folder: Path) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     data = {"about": about, "command": command, "rows": rows}
     (folder / "results.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    lines = ["# Speed and memory of LoftUp", "", f"    {command}", ""]
+    lines = ["# Speed and memory of the upsamplers", "", f"    {command}", ""]
     lines += [f"- {key}: {value}" for key, value in about.items()]
     lines += ["", (__doc__ or "").split("\n\n")[2].replace("\n", " "), ""]
     for section, columns in _COLUMNS.items():
