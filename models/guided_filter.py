@@ -91,24 +91,22 @@ class _Fit:
         rest = e - self.b * c
         self.e = rest / second
         third = f + eps - self.c * c - self.e * rest
-        self.inverses = 1 / torch.stack([first, second, third])  # of D
+        self.inverses = self.share / torch.stack([first, second, third])  # of D, over pixels
 
     def __call__(self, values: Tensor) -> Tensor:
         """Filter (V, H, W)."""
-        mean = _window_sums(values, self.radius) * self.share
+        sums = _window_sums(values, self.radius)
         x, y, z = (
-            torch.addcmul(
-                _window_sums(values * colour, self.radius) * self.share, mean, average, value=-1
-            )
+            torch.addcmul(_window_sums(values * colour, self.radius), sums, average, value=-1)
             for colour, average in zip(self.guide, self.mean, strict=True)
-        )  # covariance with each colour, and below the slope for it
+        )  # covariance with each colour times the window's pixels, and below the slope for it
         y = torch.addcmul(y, self.b, x, value=-1)
         z = torch.addcmul(torch.addcmul(z, self.c, x, value=-1), self.e, y, value=-1)
         x, y, z = x * self.inverses[0], y * self.inverses[1], z * self.inverses[2]
         y = torch.addcmul(y, self.e, z, value=-1)
         x = torch.addcmul(torch.addcmul(x, self.b, y, value=-1), self.c, z, value=-1)
 
-        total = mean
+        total = sums * self.share
         for slope, average in zip((x, y, z), self.mean, strict=True):
             total = torch.addcmul(total, slope, average, value=-1)
         total = _window_sums(total, self.radius)

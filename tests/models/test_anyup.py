@@ -66,21 +66,21 @@ def test_rows_of_filter_answers_equal_all_at_once(anyup):
 
 # Everything is kept; the encoded image alone; nothing.
 @pytest.mark.parametrize("keep", [2**27, 3 * 32 * 45 * 70, 0])
-@pytest.mark.parametrize("size", [(45, 70), (20, 31), (50, 30), (90, 141)])
+@pytest.mark.parametrize("size", [(45, 70), (20, 31), (60, 81)])
 def test_rows_made_again_equal_the_plain_computation(anyup, keep, size, monkeypatch):
     monkeypatch.setattr(anyup_encoders, "_CHUNK_PIXELS", 3 * 70 * 2)  # two rows
     image, features = random_inputs()
-    anyup.keep, anyup.tile = keep, (13, 17)
+    anyup.keep, anyup.tile = keep, (23, 40)
     assert max_error(anyup(image, features, size), plain_anyup(anyup, image, features, size)) < 1e-5
 
 
-def test_bfloat16_stays_near(anyup):
-    image, features = random_inputs()
+def test_bfloat16_loses_no_more_than_the_plain_computation_does(anyup):
+    image, features = random_inputs(batch=1)
     plain = plain_anyup(anyup, image, features)
-    for anyup.keep in (2**27, 0):
-        with torch.autocast("cpu", torch.bfloat16):
-            found = anyup(image, features).float()
-        assert F.cosine_similarity(found, plain, dim=1).min() > 0.999
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = max_error(plain_anyup(anyup, image, features).float(), plain)
+        for anyup.keep in (2**27, 0):
+            assert max_error(anyup(image, features).float(), plain) < 1.5 * loss
 
 
 class Largest(TorchDispatchMode):
