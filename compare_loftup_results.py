@@ -1,8 +1,9 @@
-"""One picture segmented without and with LoftUp, side by side.
+"""One picture segmented without and with LoftUp, or by any two upsamplers, side by side.
 
     python compare_loftup_results.py
     python compare_loftup_results.py --image photo.jpg --vocabulary person "sofa,couch" \\
         --output comparison.png --save-json comparison.json
+    python compare_loftup_results.py --upsamplers jbu loftup
 
 Shows both results and where they differ, prints what each needed and found, and writes the numbers
 and all masks as JSON. Without --image the bundled scene is segmented by the small models shipped
@@ -12,9 +13,11 @@ with the repository. For one result alone: clip_guided_segmentation_loftup.py.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
+from models.presets import DEFAULT_ANYUP
 from pipeline.options import (
     Parser,
     add_model_options,
@@ -41,6 +44,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         type=Path,
         help="numbers, masks (COCO RLE), settings (default: the picture's name with .json)",
     )
+    parser.add_argument(
+        "--upsamplers",
+        nargs=2,
+        metavar="NAME",
+        default=["bilinear", "loftup"],
+        help="the two: none, bilinear, bicubic, jbu, guided, loftup, anyup "
+        "(default: bilinear loftup)",
+    )
+    parser.add_argument(
+        "--anyup-model",
+        help=f"AnyUp name, weights file or address (default: {DEFAULT_ANYUP})",
+    )
     add_pipeline_options(parser)
     return parser.parse_args(argv)
 
@@ -61,25 +76,47 @@ def _run(args: argparse.Namespace) -> int:
     vocabulary = read_vocabulary(args)
     image = load_image(args.image)
     config = config_from_args(args)
+    names = _upsamplers(args)
+    for name in names:
+        dataclasses.replace(config, upsampler=name, upsampled=None)  # refuses unknown ones
 
     from pipeline.compare import compare
     from pipeline.segmenter import Segmenter
 
     segmenter = Segmenter.from_preset(
         choose_preset(args),
-        use_loftup=True,
+        upsampler="loftup" if "loftup" in names else names[1],
         device=args.device,
         config=config,
         loftup=args.loftup_model,
+        anyup=args.anyup_model,
         model_cfg=args.model_cfg,
         checkpoint=args.checkpoint,
     )
-    comparison = compare(segmenter, image, vocabulary, image_path=str(args.image))
+    if "anyup" in names and segmenter.segmentor.upsampler != "anyup":
+        segmenter.segmentor.load_anyup(args.anyup_model)
+        segmenter.names["anyup"] = str(args.anyup_model or DEFAULT_ANYUP)
+    comparison = compare(segmenter, image, vocabulary, upsamplers=names, image_path=str(args.image))
     save_comparison(args.output, image, comparison)
     comparison.save_json(json_path)
     print(comparison.table())
     print(f"\n-> {args.output}, {json_path}")
     return 0
+
+
+def _upsamplers(args: argparse.Namespace) -> tuple[str, str]:
+    """--upsamplers.
+
+    Raises:
+        ValueError: one name twice, or weights of a network that is not among them.
+    """
+    first, second = args.upsamplers
+    if first == second:
+        raise ValueError(f"--upsamplers {first} {second}: give two different ones")
+    for network in ("loftup", "anyup"):
+        if getattr(args, f"{network}_model") and network not in args.upsamplers:
+            raise ValueError(f"--{network}-model needs {network} among --upsamplers")
+    return first, second
 
 
 if __name__ == "__main__":

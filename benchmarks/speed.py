@@ -1,12 +1,13 @@
-"""How fast and how lean is it? LoftUp against its plain published computation.
+"""How fast and how lean is it? Upsamplers against their plain published computation.
 
     python benchmarks/speed.py --output outputs/speed
     python benchmarks/speed.py --only "speed/*/224"       # some measurements, by name
     python benchmarks/speed.py --list                     # their names
 
-The plain computation is `benchmarks/plain_loftup.py`. Both run in one process on the same random
-weights and inputs. Memory is measured in a fresh process each: peak minus what the loaded model
-held. A line of JSON per measurement; --output also gets results.json and report.md.
+LoftUp's plain computation is `benchmarks/plain_loftup.py`; for the others see
+`benchmarks/upsamplers.py`. Both run in one process on the same random weights and inputs. Memory
+is measured in a fresh process each: peak minus what the loaded model held. A line of JSON per
+measurement; --output also gets results.json and report.md.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+from benchmarks import upsamplers  # noqa: E402
 from benchmarks.measuring import (  # noqa: E402
     Row,
     in_bfloat16,
@@ -172,11 +174,12 @@ MEASUREMENTS: dict[str, tuple[Callable[..., list[Row]], tuple]] = {
         for size in (1024, 2048)
         for precision in ("float32", "bfloat16")
     },
+    **upsamplers.MEASUREMENTS,
 }
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_program("Speed and memory of LoftUp", __doc__, MEASUREMENTS, _COLUMNS, argv)
+    return run_program("Speed and memory of the upsamplers", __doc__, MEASUREMENTS, _COLUMNS, argv)
 
 
 if __name__ == "__main__":

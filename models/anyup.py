@@ -10,38 +10,38 @@ Shapes: B batch, C feature channels, V channels of the values, d width of querie
 heads, h w low-resolution grid, H W pixels of the guide, H' W' pixels of the output.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .anyup_encoders import GROUPS, Rope, Rows, encode, encoder, pooled
 from .strips import assemble
 
 HEADS = 4
-GROUPS = 8
 WINDOW = 0.1  # reach of a query to each side, as a share of the image's side
 _FILTER = 5  # side of the learned filters, cells
-_ROPE_ROWS = 16  # turned at once
 
 
 class AnyUp(nn.Module):
     """The upsampler; `load_state_dict` takes the official dict (`qk_dim` 128)."""
 
     tile = (32, 64)  # rows and columns of queries that attend at once
+    keep = 2**27  # elements of the encoded image that may be kept (512 MiB), see `anyup_encoders`
 
     def __init__(self, qk_dim: int = 128) -> None:
         """`qk_dim` is d, a multiple of the 8 groups of its norms."""
         super().__init__()
         if qk_dim < 1 or qk_dim % GROUPS:
             raise ValueError(f"AnyUp needs a positive multiple of {GROUPS} as qk_dim, got {qk_dim}")
-        self.image_encoder = _encoder(nn.Conv2d(3, qk_dim, 1, bias=False), qk_dim)
-        self.key_encoder = _encoder(nn.Conv2d(qk_dim, qk_dim, 1, bias=False), qk_dim)
-        self.query_encoder = _encoder(nn.Conv2d(qk_dim, qk_dim, 1, bias=False), qk_dim)
-        self.key_features_encoder = _encoder(_FilterResponses(qk_dim), qk_dim)
+        self.image_encoder = encoder(nn.Conv2d(3, qk_dim, 1, bias=False), qk_dim)
+        self.key_encoder = encoder(nn.Conv2d(qk_dim, qk_dim, 1, bias=False), qk_dim)
+        self.query_encoder = encoder(nn.Conv2d(qk_dim, qk_dim, 1, bias=False), qk_dim)
+        self.key_features_encoder = encoder(_FilterResponses(qk_dim), qk_dim)
         self.cross_decode = _CrossDecode(qk_dim)
-        self.aggregation = _encoder(_ReflectConv(2 * qk_dim, qk_dim, 3, bias=False), qk_dim)
-        self.rope = _Rope(qk_dim)
+        self.aggregation = encoder(_ReflectConv(2 * qk_dim, qk_dim, 3, bias=False), qk_dim)
+        self.rope = Rope(qk_dim)
 
     def forward(
         self, image: Tensor, features: Tensor, output_size: tuple[int, int] | None = None
@@ -81,26 +81,27 @@ class AnyUp(nn.Module):
         columns = window_bounds(size[1], features.shape[3])
         for top in range(0, size[0], self.tile[0]):
             tile_rows = slice(top, min(top + self.tile[0], size[0]))
+            strip = self.cross_decode.query_rows(queries, tile_rows)
             parts = []
             for left in range(0, size[1], self.tile[1]):
                 tile_columns = slice(left, min(left + self.tile[1], size[1]))
-                tile = queries[:, :, tile_rows, tile_columns]
+                tile = strip[:, :, :, tile_columns]
                 bounds = rows[tile_rows], columns[tile_columns]
                 parts.append(self.cross_decode.attend(tile, keys, values, *bounds))
             yield torch.cat(parts, dim=3)
 
     def _queries_and_keys(
         self, image: Tensor, features: Tensor, size: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
-        """Queries (B, d, H', W') before their norm, and projected keys (B, n, h, w, d / n)."""
-        encoded = self.rope(self.image_encoder(image))
-        keys = F.adaptive_avg_pool2d(self.key_encoder(encoded), features.shape[2:])
-        queries = self.query_encoder(encoded)
-        if tuple(queries.shape[2:]) != size:
-            queries = F.adaptive_avg_pool2d(queries, size)
+    ) -> tuple[Rows, Tensor]:
+        """Queries (B, d, H', W') before their convolution, projected keys (B, n, h, w, d / n)."""
+        each = self.keep // 3  # the encoded image, what goes into a block, and what comes out
+        encoded = self.rope.over(encode(self.image_encoder, Rows.of(image), each)).kept(self.keep)
+        grid = tuple(features.shape[2:])
+        keys = pooled(encode(self.key_encoder, encoded, each), grid)(0, grid[0])
         seen = self.key_features_encoder(F.normalize(features, dim=1))
         keys = self.aggregation(torch.cat([keys, seen], dim=1))
-        return self.cross_decode.conv2d(queries), self.cross_decode.project_keys(keys)
+        queries = pooled(encode(self.query_encoder, encoded, each), size)
+        return queries, self.cross_decode.project_keys(keys)
 
 
 def window_bounds(pixels: int, cells: int) -> Tensor:
@@ -125,70 +126,6 @@ def _check(values: Tensor, image: Tensor, features: Tensor) -> None:
         )
 
 
-def _encoder(first: nn.Module, width: int) -> nn.Sequential:
-    return nn.Sequential(first, _ResBlock(width), _ResBlock(width))
-
-
-class _ResBlock(nn.Module):
-    chunk_pixels = 4096  # of the whole batch
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.block = nn.Sequential(
-            nn.GroupNorm(GROUPS, width),
-            nn.SiLU(),
-            nn.Conv2d(width, width, 1, bias=False),
-            nn.GroupNorm(GROUPS, width),
-            nn.SiLU(),
-            nn.Conv2d(width, width, 1, bias=False),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
-            return self.block(x) + x
-        return self._in_chunks(x)
-
-    def _in_chunks(self, x: Tensor) -> Tensor:
-        """The same, written over x, some pixels at a time: they stay in the processor's cache.
-
-        What lies between the convolutions is made twice, once to know its mean and deviation.
-        """
-        first, _, before, second, _, after = self.block
-        flat = x.flatten(2)
-        chunks = flat.split(max(1, self.chunk_pixels // len(x)), dim=2)
-        scale, shift = _as_affine(first, chunks)
-
-        def inner(chunk: Tensor) -> Tensor:
-            activated = F.silu(torch.addcmul(shift, chunk, scale), inplace=True)
-            return before.weight.flatten(1) @ activated
-
-        inner_scale, inner_shift = _as_affine(second, map(inner, chunks))
-        for chunk in chunks:
-            activated = F.silu(torch.addcmul(inner_shift, inner(chunk), inner_scale), inplace=True)
-            chunk += after.weight.flatten(1) @ activated
-        return flat.view_as(x)
-
-
-def _as_affine(norm: nn.GroupNorm, parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Scale and shift (B, d, 1) that the norm means for all parts (B, d, pixels) together."""
-    moments, counts = [], []
-    for part in parts:
-        grouped = part.unflatten(1, (norm.num_groups, -1)).flatten(2)
-        moments.append(torch.stack(torch.var_mean(grouped, dim=2, correction=0)))
-        counts.append(part.shape[2])
-    variances, means = torch.stack(moments, dim=1)  # (parts, B, groups) each
-    shares = torch.tensor(counts, device=means.device, dtype=means.dtype)[:, None, None]
-    shares = shares / sum(counts)
-    mean = (shares * means).sum(0)
-    variance = (shares * (variances + (means - mean).square())).sum(0)
-    each = norm.num_channels // norm.num_groups
-    mean, deviation = (
-        value.repeat_interleave(each, dim=1) for value in (mean, (variance + norm.eps).sqrt())
-    )
-    scale = norm.weight / deviation
-    return scale[..., None], (norm.bias - mean * scale)[..., None]
-
-
 class _ReflectConv(nn.Conv2d):
     """3×3 convolution with reflected borders; a side of one cell, which has no mirror, repeats."""
 
@@ -201,7 +138,7 @@ class _ReflectConv(nn.Conv2d):
 class _FilterResponses(nn.Module):
     """How d learned filters answer to the channels: softmax over answers, mean over channels."""
 
-    chunk_responses = 2**24  # held at once
+    chunk_responses = 2**22  # held at once
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -229,33 +166,17 @@ class _FilterResponses(nn.Module):
         return torch.cat(means, dim=2)  # (B, d, h, w)
 
 
-class _Rope(nn.Module):
-    """Rotary embedding of pixel positions (row, column), each 0…1 over the image."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.freqs = nn.Parameter(torch.randn(2, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[2:]
-        rows = torch.linspace(0, 1, height, device=x.device, dtype=x.dtype)
-        columns = torch.linspace(0, 1, width, device=x.device, dtype=x.dtype)
-        of_row = rows[:, None] * self.freqs[0]  # (H, d)
-        of_column = columns[:, None] * self.freqs[1]  # (W, d)
-        parts = []
-        for part, angle in zip(x.split(_ROPE_ROWS, 2), of_row.split(_ROPE_ROWS), strict=True):
-            angles = (angle[:, None] + of_column).permute(2, 0, 1)  # (d, rows, W)
-            first, second = part.chunk(2, dim=1)
-            turned = torch.cat([-second, first], dim=1)
-            parts.append(part * angles.cos() + turned * angles.sin())
-        return torch.cat(parts, dim=2)
-
-
 class _CrossDecode(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv2d = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.cross_attn = _CrossAttention(width)
+
+    def query_rows(self, queries: Rows, rows: slice) -> Tensor:
+        """Those rows of the convolved queries, (B, d, rows, W')."""
+        above, below = int(rows.start == 0), int(rows.stop == queries.size[0])
+        seen = queries(rows.start - 1 + above, rows.stop + 1 - below)
+        return F.conv2d(F.pad(seen, (1, 1, above, below)), self.conv2d.weight)
 
     def project_keys(self, keys: Tensor) -> Tensor:
         """(B, d, h, w) -> (B, n, h, w, d / n)."""

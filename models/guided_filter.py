@@ -9,6 +9,8 @@ Shapes: B batch, V channels, h w low-resolution grid, H W pixels of the guide.
 
 from collections.abc import Iterator
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,8 +19,8 @@ from .strips import resized_rows
 
 REACH = 1.0  # radius of the windows, cells
 EPS = 1e-3  # smoothness: colours 0…1 that vary less than its root are taken for flat
-_STRIP_RADII = 8  # rows filtered at once, beside a halo of four radii
-_CHANNELS = 8  # likewise
+_STRIP_RADII = 16  # rows filtered at once, beside a halo of four radii
+_PIXELS = 2**16  # of all channels filtered at once: four such maps stay in the processor's cache
 
 
 def guided_filter(guide: Tensor, values: Tensor, radius: int, eps: float = EPS) -> Tensor:
@@ -33,21 +35,11 @@ def guided_filter(guide: Tensor, values: Tensor, radius: int, eps: float = EPS) 
     Returns:
         (B, V, H, W).
     """
-    mean = _box(guide, radius)
-    products = _box((guide[:, :, None] * guide[:, None]).flatten(1, 2), radius)
-    spread = products.unflatten(1, (3, 3)) - mean[:, :, None] * mean[:, None]  # (B, 3, 3, H, W)
-    ridge = eps * torch.eye(3, device=guide.device, dtype=guide.dtype)
-    inverse = torch.linalg.inv(spread.permute(0, 3, 4, 1, 2) + ridge).permute(0, 3, 4, 1, 2)
     filtered = []
-    for part in values.split(_CHANNELS, dim=1):
-        part_mean = _box(part, radius)
-        joint = _box((part[:, :, None] * guide[:, None]).flatten(1, 2), radius)
-        joint = joint.unflatten(1, (-1, 3)) - part_mean[:, :, None] * mean[:, None]
-        slope = torch.stack([(row[:, None] * joint).sum(2) for row in inverse.unbind(1)], dim=2)
-        offset = part_mean - (slope * mean[:, None]).sum(2)
-        slope = _box(slope.flatten(1, 2), radius).unflatten(1, (-1, 3))
-        filtered.append((slope * guide[:, None]).sum(2) + _box(offset, radius))
-    return torch.cat(filtered, dim=1)
+    for image, value in zip(guide, values, strict=True):
+        fit = _Fit(image, radius, eps)
+        filtered += map(fit, value.split(fit.channels))
+    return torch.cat(filtered).unflatten(0, values.shape[:2])
 
 
 def guided_filter_strips(
@@ -77,29 +69,79 @@ def guided_filter_strips(
         yield filtered[:, :, top - first : bottom - first]
 
 
-def _box(x: Tensor, radius: int) -> Tensor:
-    """Mean over the part of each (2·radius + 1)² window that lies inside the image."""
-    for dim in (2, 3):
-        inside = torch.ones_like(x[:1, :1].narrow(5 - dim, 0, 1))
-        x = _window_sums(x, radius, dim) / _window_sums(inside, radius, dim)
-    return x
+class _Fit:
+    """The filter of one guide (3, H, W), for any values.
+
+    The matrices of eq. 5 with colours are kept as factors L·D·Lᵀ: solving by them is as cheap as
+    multiplying by the inverse, and rounds less.
+    """
+
+    def __init__(self, guide: Tensor, radius: int, eps: float) -> None:
+        self.guide, self.radius = guide, radius
+        self.channels = max(1, _PIXELS // guide[0].numel())
+        self.share = 1 / _window_sums(torch.ones_like(guide[:1]), radius)[0]  # of each pixel
+        self.mean = _window_sums(guide, radius) * self.share
+        (a, b, c), (d, e), (f,) = (
+            _window_sums(guide[k] * guide[k:], radius) * self.share - self.mean[k] * self.mean[k:]
+            for k in range(3)
+        )  # the upper triangle of their covariance
+        first = a + eps
+        self.b, self.c = b / first, c / first
+        second = d + eps - self.b * b
+        rest = e - self.b * c
+        self.e = rest / second
+        third = f + eps - self.c * c - self.e * rest
+        self.inverses = self.share / torch.stack([first, second, third])  # of D, over pixels
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Filter (V, H, W)."""
+        sums = _window_sums(values, self.radius)
+        x, y, z = (
+            torch.addcmul(_window_sums(values * colour, self.radius), sums, average, value=-1)
+            for colour, average in zip(self.guide, self.mean, strict=True)
+        )  # covariance with each colour times the window's pixels, and below the slope for it
+        y = torch.addcmul(y, self.b, x, value=-1)
+        z = torch.addcmul(torch.addcmul(z, self.c, x, value=-1), self.e, y, value=-1)
+        x, y, z = x * self.inverses[0], y * self.inverses[1], z * self.inverses[2]
+        y = torch.addcmul(y, self.e, z, value=-1)
+        x = torch.addcmul(torch.addcmul(x, self.b, y, value=-1), self.c, z, value=-1)
+
+        total = sums * self.share
+        for slope, average in zip((x, y, z), self.mean, strict=True):
+            total = torch.addcmul(total, slope, average, value=-1)
+        total = _window_sums(total, self.radius)
+        for slope, colour in zip((x, y, z), self.guide, strict=True):
+            total = torch.addcmul(total, _window_sums(slope, self.radius), colour)
+        return total * self.share
 
 
-def _window_sums(x: Tensor, radius: int, dim: int) -> Tensor:
-    """Sums over windows along one axis, zeros outside.
+def _window_sums(x: Tensor, radius: int) -> Tensor:
+    """Sums over the part of each (2·radius + 1)² window that lies inside the image (V, H, W)."""
+    if x.device.type != "cpu" or x.dtype != torch.float32 or x.requires_grad:
+        return _doubled_sums(x, radius)
+    maps = x.contiguous().numpy()
+    sums, side = np.empty_like(maps), (2 * radius + 1,) * 2
+    for one, out in zip(maps, sums, strict=True):  # OpenCV's running sums are float64
+        cv2.boxFilter(one, -1, side, out, normalize=False, borderType=cv2.BORDER_CONSTANT)
+    return torch.from_numpy(sums)
+
+
+def _doubled_sums(x: Tensor, radius: int) -> Tensor:
+    """The same by any device, with gradients.
 
     Of sums of 1, 2, 4, … neighbours, as the length's binary digits say: few additions, and none of
     the rounding of differences of running sums.
     """
-    padding = [radius, radius, 0, 0] if dim == 3 else [0, 0, radius, radius]
-    count, length = x.shape[dim], 2 * radius + 1
-    sums, span, start, total = F.pad(x, padding), 1, 0, 0.0
-    while True:
-        if length & span:
-            total = total + sums.narrow(dim, start, count)
-            start += span
-        if 2 * span > length:
-            return total
-        rest = sums.shape[dim] - span
-        sums = sums.narrow(dim, 0, rest) + sums.narrow(dim, span, rest)
-        span *= 2
+    for dim in (1, 2):
+        count, length = x.shape[dim], 2 * radius + 1
+        sums = F.pad(x, [0, 0, radius, radius] if dim == 1 else [radius, radius])
+        total, span, start = sums.narrow(dim, 0, count), 1, 1  # the length is odd
+        while 2 * span <= length:
+            rest = sums.shape[dim] - span
+            sums = sums.narrow(dim, 0, rest) + sums.narrow(dim, span, rest)
+            span *= 2
+            if length & span:
+                total = total + sums.narrow(dim, start, count)
+                start += span
+        x = total
+    return x

@@ -81,7 +81,11 @@ def _weights(pixels: Tensor, cells: Tensor, near: Tensor) -> Tensor:
         cells: (B, 3, m, n), likewise.
         near: (r, c, m, n), logarithms of the spatial weights.
     """
-    difference = pixels.flatten(2)[:, :, None] - cells.flatten(2)[..., None]  # (B, 3, m·n, r·c)
+    # Of |p - c|² only -2·p·c + |c|² differs between cells, and a softmax sees no more than that;
+    # seen from the mean colour, so that little is lost to rounding.
+    centre = cells.mean((2, 3), keepdim=True)
+    pixels, cells = (pixels - centre).flatten(2), (cells - centre).flatten(2).transpose(1, 2)
+    squares = cells.square().sum(2, keepdim=True) / 2  # (B, m·n, 1)
     near = near.flatten(2).flatten(0, 1).T
     # A softmax, for a colour that no cell has would make all weights zero.
-    return (near - difference.square().sum(1) / 2).softmax(dim=1)
+    return torch.baddbmm(near - squares, cells, pixels).softmax(dim=1)

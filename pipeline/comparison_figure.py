@@ -31,15 +31,15 @@ DIMMED = 0.42  # brightness of the photograph under the differences
 
 # Columns → panels in reading order; the arrangement with the largest panels wins.
 _ORDERS = {
-    6: ("image", "dense bilinear", "dense loftup", "masks bilinear", "masks loftup", "differences"),
-    3: ("image", "dense bilinear", "dense loftup", "differences", "masks bilinear", "masks loftup"),
-    2: ("image", "differences", "dense bilinear", "dense loftup", "masks bilinear", "masks loftup"),
-    1: ("image", "dense bilinear", "dense loftup", "masks bilinear", "masks loftup", "differences"),
+    6: ("image", "dense first", "dense second", "masks first", "masks second", "differences"),
+    3: ("image", "dense first", "dense second", "differences", "masks first", "masks second"),
+    2: ("image", "differences", "dense first", "dense second", "masks first", "masks second"),
+    1: ("image", "dense first", "dense second", "masks first", "masks second", "differences"),
 }
 # Kinds of differences: told apart by the colour-blind, too, and unlike the classes' colours.
 KINDS = (
-    ("named only without LoftUp", (255, 226, 90)),
-    ("named only with LoftUp", (105, 215, 255)),
+    ("named only {0}", (255, 226, 90)),  # {0} and {1}: the first and the second arm
+    ("named only {1}", (105, 215, 255)),
     ("named differently", (255, 150, 190)),
 )
 _INK, _FAINT = (28, 28, 30), (110, 112, 118)
@@ -66,7 +66,7 @@ def draw_comparison(image: np.ndarray, comparison: Comparison) -> np.ndarray:
     top = MARGIN + _TITLE
     bottom = top + len(captions) // columns * step[0]
     below = [
-        _legend("Masks and area, without → with LoftUp", _classes(comparison), width),
+        _legend(f"Masks and area, {_names(comparison, ' → ')}", _classes(comparison), width),
         _legend("Where the masks disagree", _kinds(comparison), width),
         _notes(comparison, width),
     ]
@@ -74,9 +74,10 @@ def draw_comparison(image: np.ndarray, comparison: Comparison) -> np.ndarray:
 
     page = Image.new("RGB", (width + 2 * MARGIN, height), "white")
     draw = ImageDraw.Draw(page)
-    share = comparison.with_loftup.settings["loftup_share"]
-    title = "Without and with LoftUp"
-    if share != 1:  # mixed with bilinear scores
+    title = _names(comparison, " and ")
+    title = title[0].upper() + title[1:]
+    share = comparison.results.get("loftup", comparison.without).settings["loftup_share"]
+    if "loftup" in comparison.arms and share != 1:  # mixed with bilinear scores
         title += f" ({100 * share:.0f} % of the scores)"
     draw.text((MARGIN, MARGIN - 4), title, fill=_INK, font=font(26, bold=True))
     draw.text((MARGIN, MARGIN + 34), _subtitle(comparison), fill=_FAINT, font=font(14))
@@ -132,7 +133,7 @@ def _panels(
 ) -> dict[str, np.ndarray]:
     photo = resize_image(image, size)
     panels = {"image": photo}
-    for arm, result in comparison.results.items():
+    for arm, result in zip(("first", "second"), comparison.results.values(), strict=True):
         panels[f"dense {arm}"] = label_colors()[resize_labels(result.dense_map, size)]
         panels[f"masks {arm}"] = draw_overlay(image, result, size)
     kinds = kinds_of_difference(comparison.without.label_map, comparison.with_loftup.label_map)
@@ -151,16 +152,31 @@ def _captions(comparison: Comparison) -> dict[str, tuple[str, str]]:
         "image": ("Image", f"{width} × {height} pixels"),
         "differences": ("Where the masks disagree", f"{differing:.1f} % of the image"),
     }
-    for arm, how in zip(ARMS, ("without", "with"), strict=True):
-        metrics = comparison.metrics["arms"][arm]
+    metrics_of = comparison.metrics["arms"].values()
+    for arm, how, metrics in zip(("first", "second"), _hows(comparison), metrics_of, strict=True):
         masks, prompts = (_counted(metrics[key], key[:-1]) for key in ("masks", "prompts"))
         named = 100 - metrics["area"]["dense"]["unnamed"]
-        captions[f"dense {arm}"] = (f"Dense map {how} LoftUp", f"{named:.1f} % named")
+        captions[f"dense {arm}"] = (f"Dense map {how}", f"{named:.1f} % named")
         captions[f"masks {arm}"] = (
-            f"Masks {how} LoftUp",
+            f"Masks {how}",
             f"{masks} from {prompts}, {metrics['seconds_total']:.1f} s",
         )
     return captions
+
+
+def _hows(comparison: Comparison) -> tuple[str, str]:
+    """What sets each arm apart, as it is said after "masks"."""
+    if comparison.arms == ARMS:
+        return "without LoftUp", "with LoftUp"
+    first, second = comparison.arms
+    return f"by {first}", f"by {second}"
+
+
+def _names(comparison: Comparison, joint: str) -> str:
+    """Both arms: "without and with LoftUp", "by jbu and guided"."""
+    if comparison.arms == ARMS:
+        return f"without{joint}with LoftUp"
+    return "by " + joint.join(comparison.arms)
 
 
 def _text_width(title: str, note: str) -> int:
@@ -205,7 +221,7 @@ def _kinds(comparison: Comparison) -> list[Entry]:
     kinds = kinds_of_difference(comparison.without.label_map, comparison.with_loftup.label_map)
     percent = 100 * np.bincount(kinds.ravel(), minlength=4) / kinds.size
     return [
-        (color, name, f"{share:.1f} %")
+        (color, name.format(*_hows(comparison)), f"{share:.1f} %")
         for (name, color), share in zip(KINDS, percent[1:], strict=True)
     ]
 

@@ -122,6 +122,21 @@ def test_images_of_every_shape(size, here, capsys, fast):
     assert data["results"]["loftup"]["settings"]["vocabulary"] == [[w] for w in SCENE.words]
 
 
+def test_any_two_upsamplers(here, capsys, fast):
+    Image.open(SCENE.path).resize((75, 40)).save("a.png")
+    argv = ["--image", "a.png", "--min-confidence", "0", "--min-region-size", "1"]
+    assert main([*argv, "--upsamplers", "jbu", "none"]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and out.split()[:2] == ["jbu", "none"] and "LoftUp" not in out
+    data = json.loads(Path("comparison.json").read_text(encoding="utf-8"))
+    assert list(data["arms"]) == list(data["results"]) == ["jbu", "none"]
+    for arm, found in data["results"].items():
+        assert (found["settings"]["upsampler"], found["settings"]["loftup"]) == (arm, "off")
+    assert data["agreement"]["dense"]["pixel_agreement"] < 100
+    with Image.open("comparison.png") as drawn:
+        assert min(drawn.size) > 400
+
+
 def test_nothing_found(here, capsys, fast):
     Image.new("RGB", (64, 48), (90, 160, 240)).save("sky.png")
     argv = ["--image", "sky.png", "--min-region-size", "3073", "--vocabulary", "猫", "dog"]
@@ -146,6 +161,11 @@ def test_nothing_found(here, capsys, fast):
         (["--preset", "huge"], "unknown preset 'huge'; valid: vit-b16, tiny"),
         (["--min-confidence", "2"], "min_confidence must be between 0 and 1, got 2.0"),
         (["--min-region-size", "0"], "min_region_size must be at least 1, got 0"),
+        (["--upsamplers", "jbu", "jbu"], "--upsamplers jbu jbu: give two different ones"),
+        (["--upsamplers", "jbu", "cubic"], "unknown upsampler 'cubic'; valid: none, bilinear"),
+        (["--upsamplers", "jbu"], "argument --upsamplers: expected 2 arguments"),
+        (["--upsamplers", "jbu", "none", "--loftup-model", "a"], "needs loftup among --upsamplers"),
+        (["--anyup-model", "a.pth"], "--anyup-model needs anyup among --upsamplers"),
         (["--output", "out.pdf"], "its name must end in .png, .jpg, .jpeg, .webp"),
         (["--output", "folder.png"], "--output folder.png is a folder"),
         (["--output", "taken.png"], "--save-json taken.json is a folder"),

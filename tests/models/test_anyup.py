@@ -4,8 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.plain_anyup import plain_anyup
+from models import anyup_encoders
 from models.anyup import AnyUp, window_bounds
+from models.anyup_encoders import Rows, pooled
 from models.strips import assemble
 from tests.golden import load, max_error, weights
 
@@ -27,12 +31,13 @@ def random_inputs(batch: int = 3, size: tuple[int, int] = (45, 70)) -> tuple[Ten
 
 @pytest.mark.parametrize("tile", [(32, 64), (7, 5)])
 @pytest.mark.parametrize(("case", "size"), [("case0", None), ("case1", (40, 42))])
-@pytest.mark.parametrize("gradients", [True, False])
-def test_matches_reference(anyup, case, size, tile, gradients):
-    anyup.tile = tile
-    with torch.set_grad_enabled(gradients):
-        output = anyup(GOLDEN[f"{case}.image"], GOLDEN[f"{case}.features"], size)
-    assert max_error(output, GOLDEN[f"{case}.output"]) < 1e-5
+@pytest.mark.parametrize("keep", [2**27, 0])
+def test_matches_reference(anyup, case, size, tile, keep):
+    anyup.tile, anyup.keep = tile, keep
+    image, features = GOLDEN[f"{case}.image"], GOLDEN[f"{case}.features"]
+    assert max_error(anyup(image, features, size), GOLDEN[f"{case}.output"]) < 1e-5
+    plain = plain_anyup(anyup, image, features, size)
+    assert max_error(plain, GOLDEN[f"{case}.output"]) < 1e-5
 
 
 def test_the_releases_have_these_keys_and_sizes():
@@ -59,17 +64,55 @@ def test_rows_of_filter_answers_equal_all_at_once(anyup):
     assert max_error(anyup(image, features), whole) < 1e-5
 
 
-@pytest.mark.parametrize("pixels", [300, 1000, 10**6])
-def test_blocks_without_gradients_equal_the_plain_ones(anyup, pixels):
+# Everything is kept; the encoded image alone; nothing.
+@pytest.mark.parametrize("keep", [2**27, 3 * 32 * 45 * 70, 0])
+@pytest.mark.parametrize("size", [(45, 70), (20, 31), (60, 81)])
+def test_rows_made_again_equal_the_plain_computation(anyup, keep, size, monkeypatch):
+    monkeypatch.setattr(anyup_encoders, "_CHUNK_PIXELS", 3 * 70 * 2)  # two rows
     image, features = random_inputs()
-    for module in anyup.modules():
-        if hasattr(module, "chunk_pixels"):
-            module.chunk_pixels = pixels
-    with torch.enable_grad():  # no chunks
-        plain = anyup(image, features)
-    with torch.no_grad():
-        found = anyup(image, features)
-    assert max_error(found, plain) < 1e-5
+    anyup.keep, anyup.tile = keep, (23, 40)
+    assert max_error(anyup(image, features, size), plain_anyup(anyup, image, features, size)) < 1e-5
+
+
+def test_bfloat16_loses_no_more_than_the_plain_computation_does(anyup):
+    image, features = random_inputs(batch=1)
+    plain = plain_anyup(anyup, image, features)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = max_error(plain_anyup(anyup, image, features).float(), plain)
+        for anyup.keep in (2**27, 0):
+            assert max_error(anyup(image, features).float(), plain) < 1.5 * loss
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the most elements that any tensor made has had."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        if isinstance(output, Tensor):
+            self.elements = max(self.elements, output.numel())
+        return output
+
+
+def test_nothing_as_large_as_the_image_at_full_width_is_made(anyup, monkeypatch):
+    monkeypatch.setattr(anyup_encoders, "_CHUNK_PIXELS", 400)
+    anyup.tile, anyup.keep, anyup.key_features_encoder[0].chunk_responses = (8, 16), 0, 1
+    image, features = random_inputs(batch=1, size=(120, 200))
+    with Largest() as largest:
+        for _ in anyup.strips(features, image, features, (120, 200)):
+            pass
+    assert largest.elements <= max(image.numel(), 32 * (8 + 2) * (200 + 2))  # a strip and its halo
+
+
+@pytest.mark.parametrize("size", [(4, 3), (9, 14), (13, 30), (1, 1), (2, 40)])
+def test_pooled_rows(size):
+    x = torch.randn(2, 3, 9, 14)
+    found = pooled(Rows.of(x), size)
+    expected = F.adaptive_avg_pool2d(x, size)
+    torch.testing.assert_close(found(0, size[0]), expected, atol=1e-6, rtol=0)
+    middle = found(size[0] // 3, size[0] // 3 + 1)
+    torch.testing.assert_close(middle, expected[:, :, size[0] // 3][:, :, None], atol=1e-6, rtol=0)
 
 
 def test_batch_mates_do_not_matter(anyup):

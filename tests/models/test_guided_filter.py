@@ -15,17 +15,17 @@ def smooth_noise(*shape: int) -> torch.Tensor:
     return F.interpolate(noise, shape[2:], mode="bilinear")
 
 
-@pytest.mark.parametrize("radius", [1, 3, 8])
-def test_box_is_the_mean_inside_the_image(radius):
-    x = torch.randn(2, 3, 9, 14, generator=torch.Generator().manual_seed(0))
-    found = module._box(x, radius)
+@pytest.mark.parametrize("sums", [module._window_sums, module._doubled_sums])
+@pytest.mark.parametrize("radius", [1, 3, 8, 20])
+def test_sums_inside_the_image(radius, sums):
+    x = torch.randn(3, 9, 14, generator=torch.Generator().manual_seed(0))
+    found = sums(x, radius)
     for row, column in [(0, 0), (4, 7), (8, 13), (2, 12)]:
         window = x[
-            :, :, max(0, row - radius) : row + radius + 1,
+            :, max(0, row - radius) : row + radius + 1,
             max(0, column - radius) : column + radius + 1,
         ]  # fmt: skip
-        expected = window.mean((2, 3))
-        torch.testing.assert_close(found[:, :, row, column], expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(found[:, row, column], window.sum((1, 2)), atol=1e-5, rtol=0)
 
 
 def test_fits_are_least_squares_with_a_ridge():
@@ -48,6 +48,15 @@ def test_the_guide_comes_through_unchanged_at_small_eps():
     assert (guided_filter(guide, guide, 4, 1e-6) - guide).abs().max() < 2e-3
     blurred = guided_filter(guide, guide, 4, 10.0)  # a large one averages
     assert (blurred - guide).abs().max() > 0.05
+
+
+def test_gradients_go_through():
+    guide, values = smooth_noise(1, 3, 9, 14), torch.rand(1, 2, 9, 14)
+    plain = guided_filter(guide, values, 2)
+    found = guided_filter(guide, values.requires_grad_(), 2)
+    torch.testing.assert_close(found.detach(), plain, atol=1e-5, rtol=0)
+    found.sum().backward()
+    assert values.grad.sum() == pytest.approx(values.numel(), rel=1e-3)  # weights sum to 1
 
 
 def test_a_constant_stays():

@@ -1,6 +1,8 @@
 """Every upsampler behind the one interface: shapes, scores against the plain way, one's own."""
 
 import functools
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import pipeline.segmenter
 from models import upsamplers
 from models.anyup import AnyUp
 from models.loftup import LoftUp, restore_text_space
@@ -242,6 +245,28 @@ def test_the_segmentor_takes_ones_own(random_preset, image):
     torch.testing.assert_close(seen[0], guide, atol=1e-6, rtol=0)
     with pytest.raises(ValueError, match="upsampler own enlarges features, not scores: take ups"):
         SCLIPSegmentor("cpu", preset=random_preset, upsampler=own, upsampled="scores")
+
+
+def test_the_example_in_the_readme_runs_as_written(random_preset, image, monkeypatch):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (example,) = (
+        block
+        for block in re.findall(r"```python\n(.*?)```", readme, re.S)
+        if "def blurred" in block
+    )
+    assert len(example.splitlines()) == 10
+    monkeypatch.setattr(pipeline.segmenter, "get_preset", lambda name: random_preset)  # small
+    names = {}
+    exec(example, names)
+    segmenter = names["segmenter"]
+    result = segmenter.segment(image, WORDS)
+    assert result.label_map.shape == image.shape[:2]
+    assert result.settings["upsampler"] == "blurred"
+    encoded = segmenter.segmentor.encode(image)
+    guide = torch.from_numpy(image).movedim(2, 0)[None] / 255
+    expected = names["blurred"](encoded.windows.features, guide, (48, 48))[0]
+    found = logits_and_features(segmenter.segmentor, encoded)[1]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_sclip_alone_knows_no_loftup(random_preset):
