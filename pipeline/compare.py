@@ -125,7 +125,7 @@ def compare(
     if image_path is None and isinstance(image, str | Path):
         image_path = str(image)
     results = []
-    for arm in (_without_loftup(segmenter), segmenter):
+    for arm in (without_loftup(segmenter), segmenter):
         dense = arm.segmentor.dense(encoded, words)
         results.append(arm.masks(encoded, dense, words, image_path=image_path))
     without, with_loftup = _as_if_alone(*results)
@@ -182,8 +182,8 @@ def measure(without: Segmentation, with_loftup: Segmentation) -> dict[str, Any]:
     return {"arms": arms, "agreement": agreement}
 
 
-def _without_loftup(segmenter: Segmenter) -> Segmenter:
-    """The same networks, LoftUp switched off."""
+def without_loftup(segmenter: Segmenter) -> Segmenter:
+    """The same networks as a segmenter of its own, LoftUp switched off."""
     segmentor = copy.copy(segmenter.segmentor)
     segmentor.upsampler, segmentor.upsampled = "bilinear", None
     config = dataclasses.replace(segmenter.config, upsampler="bilinear", upsampled=None)
