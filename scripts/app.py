@@ -48,16 +48,12 @@ CSS = """
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument(
-        "--preset", default="tiny", help="trained models: tiny, vit-b16 (default: %(default)s)"
-    )
+    parser.add_argument("--preset", default="tiny", help="tiny or vit-b16 (default: %(default)s)")
     parser.add_argument("--device", help="cuda, mps or cpu (default: the best available)")
     parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="address to listen on; 0.0.0.0: for everybody who reaches this machine "
-        "(default: %(default)s)",
-    )
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s, for "
+        "this machine only; 0.0.0.0: for everybody who reaches it)",
+    )  # fmt: skip
     parser.add_argument("--port", type=int, default=7860, help="(default: %(default)s)")
     parser.add_argument(
         "--max-upload-mb", type=int, default=20, help="largest image file (default: %(default)s)"
@@ -79,9 +75,7 @@ def _run(args: argparse.Namespace) -> int:
     try:
         import gradio
     except ModuleNotFoundError as error:
-        raise ValueError(
-            f"the page needs the package gradio ({error}); run: pip install gradio"
-        ) from error
+        raise ValueError(f"the page needs gradio ({error}); run: pip install gradio") from error
     from pipeline.explore import Explorer
     from pipeline.segmenter import Segmenter
 
@@ -110,17 +104,11 @@ def build(explorer: "Explorer", preset: str) -> "gradio.Blocks":
     """The page; all that it computes is `explorer`'s."""
     import gradio as gr
 
-    from pipeline.compare import ARMS
     from pipeline import explore
+    from pipeline.compare import ARMS
     from pipeline.overlay import OPACITY
 
     downloads = tempfile.TemporaryDirectory(prefix="masks")  # gone when the page's program ends
-
-    class ImageFile(gr.Image):
-        """Gives the file as it is: `models.images` reads more kinds, and says what is wrong."""
-
-        def preprocess(self, payload: Any) -> str | None:
-            return payload and payload.path
 
     def look(asked: explore.Question, arm: str, confidence: float) -> tuple[Any, Any]:
         try:
@@ -130,12 +118,9 @@ def build(explorer: "Explorer", preset: str) -> "gradio.Blocks":
             raise gr.Error(html.escape(message), title="This did not work") from error
 
     def shown(
-        asked: explore.Question | None,
-        loftup: bool,
-        confidence: float,
-        opacity: float,
+        asked: explore.Question | None, loftup: bool, confidence: float, opacity: float,
         clicked: tuple[str, int] | None = None,
-    ) -> dict[Any, Any]:
+    ) -> dict[Any, Any]:  # fmt: skip
         """The pictures, and what is said below them."""
         values: dict[Any, Any] = {columns["loftup"]: gr.Column(visible=loftup)}
         for arm in ARMS[: 1 + loftup] if asked else ():
@@ -155,30 +140,26 @@ def build(explorer: "Explorer", preset: str) -> "gradio.Blocks":
         except ValueError as error:
             raise gr.Error(html.escape(str(error)), title="Words") from error
         asked = explore.Question(last.visitor if last else uuid.uuid4().hex, file, words)
-        fresh = {question: asked, chosen: HINT, files: None, clicked_mask: None}
-        yield shown(asked, False, *sliders) | fresh | {columns["loftup"]: gr.Column(visible=loftup)}
+        yield shown(asked, False, *sliders) | {
+            question: asked, columns["loftup"]: gr.Column(visible=loftup),
+            pictures["loftup"]: None, counts["loftup"]: "", **untouched,
+        }  # fmt: skip
         if loftup:  # takes longest: what is there already is shown
             yield shown(asked, True, *sliders)
 
     def change(*controls: Any) -> dict[Any, Any]:
         """Another confidence, or LoftUp switched: other masks, so that none is chosen."""
-        return shown(*controls) | {chosen: HINT, files: None, clicked_mask: None}
+        return shown(*controls) | untouched
 
     def click(arm: str) -> Callable[..., dict[Any, Any]]:
-        def clicked(
-            asked: explore.Question | None,
-            loftup: bool,
-            confidence: float,
-            opacity: float,
-            event: gr.SelectData,
-        ) -> dict[Any, Any]:
+        def clicked(asked: Any, loftup: bool, sure: float, fade: float, at: gr.SelectData) -> Any:
             if asked is None:
                 return {chosen: HINT}
-            _, found = look(asked, arm, confidence)
-            index = explore.mask_at(found, tuple(event.index))
+            _, found = look(asked, arm, sure)
+            index = explore.mask_at(found, tuple(at.index))
             mask = None if index is None else (arm, index)
             said = "No mask there." if index is None else explore.describe(found, index)
-            view = shown(asked, loftup, confidence, opacity, mask)
+            view = shown(asked, loftup, sure, fade, mask)
             return view | {chosen: said, clicked_mask: mask}
 
         return clicked
@@ -206,10 +187,12 @@ def build(explorer: "Explorer", preset: str) -> "gradio.Blocks":
         gr.Markdown(f"## Masks for everything you name\n{ABOUT[preset == 'tiny']}")
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
-                file = ImageFile(
+                file = gr.Image(
                     str(SCENE.path), label="Image", type="filepath", image_mode=None,
                     sources=["upload", "clipboard"], height=240, buttons=[],
                 )  # fmt: skip
+                # The file as it is: `models.images` reads more kinds, and says what is wrong.
+                file.preprocess = lambda payload: payload and payload.path
                 bundled = gr.Button("Take the bundled image", size="sm")
                 text = gr.Textbox(
                     " ".join(SCENE.words), label="Words",
@@ -239,19 +222,16 @@ def build(explorer: "Explorer", preset: str) -> "gradio.Blocks":
 
         controls = [loftup, confidence, opacity]
         view = [*columns.values(), *pictures.values(), *counts.values()]
-        reset = [chosen, files, clicked_mask]
-        asking = {
-            "fn": segment,
-            "inputs": [file, text, question, *controls],
-            "outputs": [question, *view, *reset],
-        }
-        gr.on([start.click, text.submit], **asking)
+        untouched = {chosen: HINT, files: None, clicked_mask: None}
+        gr.on(
+            [start.click, text.submit], segment, [file, text, question, *controls],
+            [question, *view, *untouched],
+        )  # fmt: skip
         bundled.click(lambda: (str(SCENE.path), " ".join(SCENE.words)), None, [file, text])
-        for event in (confidence.input, loftup.input):
-            event(
-                change, [question, *controls], [*view, *reset], trigger_mode="always_last",
-                show_progress="minimal",
-            )  # fmt: skip
+        gr.on(
+            [confidence.input, loftup.input], change, [question, *controls], [*view, *untouched],
+            trigger_mode="always_last", show_progress="minimal",
+        )  # fmt: skip
         opacity.input(
             shown, [question, *controls, clicked_mask], view, trigger_mode="always_last",
             show_progress="hidden",
