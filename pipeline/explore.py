@@ -49,7 +49,7 @@ def parse_words(text: str) -> list[str]:
     if not words:
         raise ValueError("type at least one word for what is to be found, such as: person car")
     for word in words:
-        if word.startswith("@"):
+        if word.strip().startswith("@"):
             raise ValueError(f"{word}: the page reads no files; type the words themselves")
         if not all(part.strip() for part in word.split(",")):
             raise ValueError(
