@@ -3,7 +3,7 @@
     python scripts/app.py                        # the small shipped models, without network
     python scripts/app.py --preset vit-b16       # for photographs
 
-Needs the package gradio (pip install gradio). The page is served to this machine only unless
+Needs the package gradio (pip install 'gradio>=6'). The page is served to this machine only unless
 --host says otherwise; it asks nothing of the network.
 """
 
@@ -75,7 +75,7 @@ def _run(args: argparse.Namespace) -> int:
     try:
         import gradio
     except ModuleNotFoundError as error:
-        raise ValueError(f"the page needs gradio ({error}); run: pip install gradio") from error
+        raise ValueError(f"the page needs gradio ({error}); run: pip install 'gradio>=6'") from error
     from pipeline.explore import Explorer
     from pipeline.segmenter import Segmenter
 
@@ -93,6 +93,7 @@ def _run(args: argparse.Namespace) -> int:
         share=False,
         ssr_mode=False,
         quiet=not args.verbose,
+        _frontend=False,  # no look at the own page: gradio would give up on a busy machine in 3 s
         prevent_thread_lock=True,
     )
     print(f"the page is at {page.local_url} (Ctrl-C ends it)", flush=True)

@@ -45,7 +45,7 @@ def test_bad_options_are_one_line():
 
 def test_without_gradio_the_command_to_get_it_is_named(tmp_path):
     (tmp_path / "gradio.py").write_text("raise ModuleNotFoundError('No module named gradio')")
-    assert "pip install gradio" in refused(PYTHONPATH=str(tmp_path))
+    assert "pip install 'gradio>=6'" in refused(PYTHONPATH=str(tmp_path))
 
 
 @pytest.mark.slow
