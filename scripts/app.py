@@ -75,7 +75,7 @@ def _run(args: argparse.Namespace) -> int:
     try:
         import gradio
     except ModuleNotFoundError as error:
-        raise ValueError(f"the page needs gradio ({error}); run: pip install 'gradio>=6'") from error
+        raise ValueError(f"no gradio ({error}); run: pip install 'gradio>=6'") from error
     from pipeline.explore import Explorer
     from pipeline.segmenter import Segmenter
 
