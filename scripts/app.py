@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from pipeline.explore import Explorer
 
-DAY = 86400  # seconds
 TITLES = {"bilinear": "Without LoftUp", "loftup": "With LoftUp"}
 ABOUT = {
     True: "The small shipped models (`tiny`) know only drawn scenes such as the bundled one; for "
@@ -181,9 +180,9 @@ def build(explorer: "Explorer", preset: str) -> "gradio.Blocks":
             shutil.rmtree(Path(downloads.name) / asked.visitor, ignore_errors=True)
 
     with gr.Blocks(
-        title="Masks for everything you name", analytics_enabled=False, delete_cache=(3600, DAY)
+        title="Masks for everything you name", analytics_enabled=False, delete_cache=(3600, 86400)
     ) as page:
-        question = gr.State(None, time_to_live=DAY, delete_callback=leave)
+        question = gr.State(None, time_to_live=86400, delete_callback=leave)
         clicked_mask = gr.State(None)
         gr.Markdown(f"## Masks for everything you name\n{ABOUT[preset == 'tiny']}")
         with gr.Row():
