@@ -122,7 +122,7 @@ def build(explorer: "Explorer", preset: str) -> "gradio.Blocks":
         clicked: tuple[str, int] | None = None,
     ) -> dict[Any, Any]:  # fmt: skip
         """The pictures, and what is said below them."""
-        values: dict[Any, Any] = {columns["loftup"]: gr.Column(visible=loftup)}
+        values: dict[Any, Any] = {columns["loftup"]: gr.update(visible=loftup)}
         for arm in ARMS[: 1 + loftup] if asked else ():
             image, found = look(asked, arm, confidence)
             selected = clicked[1] if clicked and clicked[0] == arm else None
@@ -141,7 +141,7 @@ def build(explorer: "Explorer", preset: str) -> "gradio.Blocks":
             raise gr.Error(html.escape(str(error)), title="Words") from error
         asked = explore.Question(last.visitor if last else uuid.uuid4().hex, file, words)
         yield shown(asked, False, *sliders) | {
-            question: asked, columns["loftup"]: gr.Column(visible=loftup),
+            question: asked, columns["loftup"]: gr.update(visible=loftup),
             pictures["loftup"]: None, counts["loftup"]: "", **untouched,
         }  # fmt: skip
         if loftup:  # takes longest: what is there already is shown
@@ -164,7 +164,7 @@ def build(explorer: "Explorer", preset: str) -> "gradio.Blocks":
 
         return clicked
 
-    def make_files(asked: explore.Question | None, loftup: bool, confidence: float) -> list[str]:
+    def make_files(asked: explore.Question | None, loftup: bool, confidence: float) -> Any:
         if asked is None:
             raise gr.Error("Segment an image first.", title="Nothing to download yet")
         written = []
@@ -172,7 +172,7 @@ def build(explorer: "Explorer", preset: str) -> "gradio.Blocks":
             image, found = look(asked, arm, confidence)
             name = f"{Path(asked.image).stem}_{arm}"
             written += explore.save_files(Path(downloads.name) / asked.visitor, name, image, found)
-        return written
+        return gr.update(value=written, visible=True)
 
     def leave(asked: explore.Question | None) -> None:
         if asked:
@@ -218,11 +218,11 @@ def build(explorer: "Explorer", preset: str) -> "gradio.Blocks":
                             counts[arm] = gr.HTML(elem_id=f"count-{arm}")
                 chosen = gr.HTML(HINT, elem_id="chosen", label="Chosen mask", container=True)
                 make = gr.Button("Make files to download: picture, JSON, label PNG", size="sm")
-                files = gr.File(label="Files", file_count="multiple", interactive=False)
+                files = gr.File(label="Files", file_count="multiple", visible=False)
 
         controls = [loftup, confidence, opacity]
         view = [*columns.values(), *pictures.values(), *counts.values()]
-        untouched = {chosen: HINT, files: None, clicked_mask: None}
+        untouched = {chosen: HINT, files: gr.update(value=None, visible=False), clicked_mask: None}
         gr.on(
             [start.click, text.submit], segment, [file, text, question, *controls],
             [question, *view, *untouched],
