@@ -142,7 +142,7 @@ def compare(
     if image_path is None and isinstance(image, str | Path):
         image_path = str(image)
     results = []
-    for arm in (_with_upsampler(segmenter, name) for name in upsamplers):
+    for arm in (with_upsampler(segmenter, name) for name in upsamplers):
         dense = arm.segmentor.dense(encoded, words)
         results.append(arm.masks(encoded, dense, words, image_path=image_path))
     without, with_loftup = _as_if_alone(*results)
@@ -203,7 +203,7 @@ def measure(
     return {"arms": arms, "agreement": agreement}
 
 
-def _with_upsampler(segmenter: Segmenter, name: str) -> Segmenter:
+def with_upsampler(segmenter: Segmenter, name: str) -> Segmenter:
     """The same networks, another upsampler, which enlarges what suits it."""
     if name == segmenter.segmentor.upsampler:
         return segmenter

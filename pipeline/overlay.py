@@ -78,18 +78,24 @@ def _resize(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def draw_overlay(
-    image: np.ndarray, segmentation: Segmentation, size: tuple[int, int]
+    image: np.ndarray,
+    segmentation: Segmentation,
+    size: tuple[int, int],
+    *,
+    opacity: float = OPACITY,
+    selected: int | None = None,
 ) -> np.ndarray:
     """The image at `size` (h, w) with masks, outlines, points and labels; (h, w, 3) uint8.
 
-    The colour of a pixel is its class in the label map. Every mask has its own outline, dotted
-    where no mask of SAM 2 fitted and CLIP's region stands in.
+    The colour of a pixel is its class in the label map, of weight `opacity` (0…1). Every mask has
+    its own outline, dotted where no mask of SAM 2 fitted and CLIP's region stands in; that of the
+    mask `selected` is broad and white.
     """
     _check_image(image, segmentation)
     canvas = resize_image(image, size)
     labels = resize_labels(segmentation.label_map, size)
     tint = label_colors()[labels]
-    blended = cv2.addWeighted(canvas, 1 - OPACITY, tint, OPACITY, 0)
+    blended = cv2.addWeighted(canvas, 1 - opacity, tint, opacity, 0)
     canvas = np.where((labels > 0)[..., None], blended, canvas)
 
     order = np.argsort([-int(mask.sum()) for mask in segmentation.masks])  # small ones on top
@@ -99,21 +105,29 @@ def draw_overlay(
         color = tuple(int(c) for c in class_colors()[segmentation.class_ids[index]])
         _outline(canvas, share >= 128, color, dotted=segmentation.sources[index] == "region")
         anchors[index] = _box_of(share, segmentation.boxes[index], segmentation.size)
+    if selected is not None:
+        share = resize_mask(segmentation.masks[selected], size)
+        _outline(canvas, share >= 128, (255, 255, 255), dotted=False, width=5)
     dots = _draw_points(canvas, segmentation)
     _draw_labels(canvas, segmentation, anchors, dots)
     return canvas
 
 
 def _outline(
-    canvas: np.ndarray, mask: np.ndarray, color: tuple[int, int, int], *, dotted: bool
+    canvas: np.ndarray,
+    mask: np.ndarray,
+    color: tuple[int, int, int],
+    *,
+    dotted: bool,
+    width: int = 2,
 ) -> None:
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     lines = list(contours)
     if dotted:
         lines = [c[i : i + 6] for c in contours for i in range(0, len(c), 11)]
     # A dark rim keeps the colour visible on ground of the same colour.
-    for tone, width in (((20, 20, 20), 4), (color, 2)):
-        cv2.polylines(canvas, lines, not dotted, tone, width, cv2.LINE_AA)
+    for tone, broad in (((20, 20, 20), width + 2), (color, width)):
+        cv2.polylines(canvas, lines, not dotted, tone, broad, cv2.LINE_AA)
 
 
 def _box_of(

@@ -1,0 +1,231 @@
+"""What a page, or any other place to click, does with a segmenter: ask, ask again, point, save.
+
+Several people may ask at once. Each has a visit of their own, which keeps what is costly: the two
+networks' views of the image, and the dense maps of the words. Another confidence only makes the
+masks anew, another opacity only the picture.
+
+Points are (x, y) pixels, sizes (H, W). Shapes: H×W pixels of the image, h×w of a drawing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import shlex
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from models.sam2_masks import Sam2Masks
+from models.sclip_segmentor import DenseResult, EncodedImage
+from models.vocabulary import Vocabulary
+
+from .compare import ARMS, with_upsampler
+from .overlay import OPACITY, draw_overlay
+from .palette import class_colors
+from .result import Segmentation
+from .segmenter import Segmenter
+from .visualize import fit, save_picture
+
+DRAWING = (720, 800)  # a drawing fits in here, (h, w): its letters stay readable at half the page
+KEPT = 2**31  # bytes of all visits
+
+
+def parse_words(text: str) -> list[str]:
+    """The classes in a line typed as on the command line: person "traffic light" sofa,couch.
+
+    Raises:
+        ValueError: nothing typed, an open quotation mark, a stray comma, or a file of the server.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(
+            'a quotation mark is not closed; write "traffic light", or "driver\'s seat"'
+        ) from error
+    if not words:
+        raise ValueError("type at least one word for what is to be found, such as: person car")
+    for word in words:
+        if word.strip().startswith("@"):
+            raise ValueError(f"{word}: the page reads no files; type the words themselves")
+        if not all(part.strip() for part in word.split(",")):
+            raise ValueError(
+                f"{word!r}: put spaces between classes (person car), and commas without spaces "
+                "between names of the same thing (sofa,couch)"
+            )
+    return words
+
+
+@dataclass(frozen=True)
+class Question:
+    """An image and words, and who asks."""
+
+    visitor: str  # nobody else gets what is kept for them
+    image: str  # file
+    words: tuple[str, ...]
+
+
+@dataclass(eq=False)
+class _Visit:
+    """What is kept of one visitor's last question."""
+
+    image: str
+    encoded: EncodedImage
+    sam: Sam2Masks  # its own, so that no other visitor's image takes this one's place
+    words: Vocabulary | None = None
+    dense: dict[str, DenseResult] = field(default_factory=dict)  # by arm
+    results: dict[str, tuple[float, Segmentation]] = field(default_factory=dict)  # by arm
+
+    @property
+    def nbytes(self) -> int:
+        """Of what grows with the image."""
+        size = self.encoded.image.nbytes + self.encoded.windows.image.nbytes
+        size += sum(dense.probs.nbytes + dense.labels.nbytes for dense in self.dense.values())
+        return size + sum(result.masks.nbytes for _, result in self.results.values())
+
+
+class Explorer:
+    """Answers visitors' questions with one segmenter, without and with LoftUp.
+
+    Args:
+        segmenter: loaded with `use_loftup=True`.
+        kept: bytes; beyond, the visits that asked longest ago are forgotten (all but the last).
+    """
+
+    def __init__(self, segmenter: Segmenter, kept: int = KEPT) -> None:
+        self.arms = {name: with_upsampler(segmenter, name) for name in ARMS}
+        self.confidence = segmenter.config.min_confidence  # to begin with
+        self.kept = kept
+        self._visits: OrderedDict[str, _Visit] = OrderedDict()
+        self._lock = threading.Lock()  # all share the networks and the words they remember
+
+    def look(
+        self, question: Question, arm: str, confidence: float
+    ) -> tuple[np.ndarray, Segmentation]:
+        """What one arm finds.
+
+        Args:
+            question: image and words.
+            arm: one of `pipeline.compare.ARMS`.
+            confidence: least class probability of a prompt region, 0…1.
+
+        Returns:
+            The image (H, W, 3) uint8 RGB, and its masks.
+
+        Raises:
+            ValueError, FileNotFoundError: an image or words that cannot be used.
+        """
+        with self._lock:
+            visit = self._visit(question)
+            segmenter = self.arms[arm]
+            if arm not in visit.dense:
+                visit.dense[arm] = segmenter.segmentor.dense(visit.encoded, visit.words)
+            if arm not in visit.results or visit.results[arm][0] != confidence:
+                config = dataclasses.replace(segmenter.config, min_confidence=confidence)
+                own = Segmenter(segmenter.segmentor, visit.sam, config, segmenter.names)
+                name = Path(question.image).name
+                found = own.masks(visit.encoded, visit.dense[arm], visit.words, image_path=name)
+                visit.results[arm] = confidence, found
+            self._forget()
+            return visit.encoded.image, visit.results[arm][1]
+
+    def leave(self, visitor: str) -> None:
+        """Forget what is kept for a visitor, if anything."""
+        with self._lock:
+            self._visits.pop(visitor, None)
+
+    def _visit(self, question: Question) -> _Visit:
+        segmenter = self.arms[ARMS[0]]
+        words = segmenter.vocabulary(question.words)  # bad words are refused before the long work
+        visit = self._visits.get(question.visitor)
+        if visit is None or visit.image != question.image:
+            encoded = segmenter.segmentor.encode(question.image)
+            visit = _Visit(question.image, encoded, Sam2Masks(segmenter.sam.model))
+        if visit.words != words:
+            visit.words, visit.dense, visit.results = words, {}, {}
+        self._visits[question.visitor] = visit
+        self._visits.move_to_end(question.visitor)
+        return visit
+
+    def _forget(self) -> None:
+        total = sum(visit.nbytes for visit in self._visits.values())
+        while total > self.kept and len(self._visits) > 1:
+            _, oldest = self._visits.popitem(last=False)
+            total -= oldest.nbytes
+
+
+def draw(
+    image: np.ndarray,
+    result: Segmentation,
+    opacity: float = OPACITY,
+    selected: int | None = None,
+) -> np.ndarray:
+    """(H, W, 3) -> (h, w, 3) uint8: the image with its masks, for the page."""
+    size = fit(result.size, DRAWING)
+    return draw_overlay(image, result, size, opacity=opacity, selected=selected)
+
+
+def mask_at(result: Segmentation, point: tuple[float, float]) -> int | None:
+    """The mask that a click at (x, y) of the drawing means, None where there is none.
+
+    Of several masks there, those of the colour that is seen come first, and then the smallest.
+    """
+    height, width = fit(result.size, DRAWING)
+    x = int(np.clip((point[0] + 0.5) * result.size[1] / width, 0, result.size[1] - 1))
+    y = int(np.clip((point[1] + 0.5) * result.size[0] / height, 0, result.size[0] - 1))
+    seen = int(result.label_map[y, x]) - 1
+    hit = np.flatnonzero(result.masks[:, y, x])
+    return min(
+        hit.tolist(),
+        key=lambda i: (result.class_ids[i] != seen, int(result.masks[i].sum())),
+        default=None,
+    )
+
+
+def describe(result: Segmentation, index: int) -> str:
+    """Class, score and prompt points of a mask as HTML."""
+    points = ", ".join(f"({x:.0f}, {y:.0f})" for x, y in result.points[index])
+    source = {
+        "sam2": "SAM 2",
+        "region": "CLIP's own region: no mask of SAM 2 fitted it",
+    }[result.sources[index]]
+    rows = {
+        "score": f"{result.scores[index]:.2f} (IoU that SAM 2 predicts)",
+        "confidence": f"{result.confidences[index]:.2f} (mean class probability)",
+        "prompt point" + "s" * (len(result.points[index]) > 1): f"{points} (x, y) pixels",
+        "area": f"{int(result.masks[index].sum())} pixels",
+        "mask from": source,
+    }
+    lines = "".join(f"<tr><td>{key}</td><td>{value}</td></tr>" for key, value in rows.items())
+    return f"<h4>{_chip(result, int(result.class_ids[index]))}</h4><table>{lines}</table>"
+
+
+def summary(result: Segmentation) -> str:
+    """How many masks of which class, as HTML."""
+    if not len(result):
+        return "Nothing found. Lower the confidence, or try other words."
+    counts = np.bincount(result.class_ids, minlength=len(result.class_names))
+    chips = [f"{_chip(result, i)}&nbsp;{count}" for i, count in enumerate(counts) if count]
+    word = "mask" if len(result) == 1 else "masks"
+    missing = [html.escape(n) for n, c in zip(result.class_names, counts, strict=True) if not c]
+    note = f" · not found: {', '.join(missing)}" if missing else ""
+    return f"<b>{len(result)} {word}</b> &nbsp; {' &ensp; '.join(chips)}{note}"
+
+
+def _chip(result: Segmentation, class_id: int) -> str:
+    """A dot in the class's colour and its name, which a user typed."""
+    red, green, blue = class_colors()[class_id].tolist()
+    name = html.escape(result.class_names[class_id])
+    return f'<span style="color:rgb({red},{green},{blue})">&#9679;</span>&nbsp;{name}'
+
+
+def save_files(folder: Path, name: str, image: np.ndarray, result: Segmentation) -> list[str]:
+    """Write NAME.png, NAME.json and NAME_labels.png as the command line does; their paths."""
+    files = [folder / f"{name}.png", folder / f"{name}.json", folder / f"{name}_labels.png"]
+    save_picture(files[0], image, result)
+    result.save_json(files[1])
+    result.save_label_map(files[2])
+    return [str(file) for file in files]

@@ -1,0 +1,249 @@
+"""A page to try words on pictures: python scripts/app.py, then open http://127.0.0.1:7860.
+
+    python scripts/app.py                        # the small shipped models, without network
+    python scripts/app.py --preset vit-b16       # for photographs
+
+Needs the package gradio (pip install 'gradio>=6'). The page is served to this machine only unless
+--host says otherwise; it asks nothing of the network.
+"""
+
+import argparse
+import html
+import os
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# Run as a file, Python looks for packages beside it, not in the repository's root.
+ROOT = str(Path(__file__).resolve().parents[1])
+if ROOT not in sys.path:
+    sys.path.insert(0, ROOT)
+
+from pipeline.options import SCENE, Parser, run_main  # noqa: E402
+
+if TYPE_CHECKING:
+    import gradio
+
+    from pipeline.explore import Explorer
+
+TITLES = {"bilinear": "Without LoftUp", "loftup": "With LoftUp"}
+ABOUT = {
+    True: "The small shipped models (`tiny`) know only drawn scenes such as the bundled one; for "
+    "photographs start the page with `--preset vit-b16`.",
+    False: "CLIP, LoftUp and SAM 2 find what your words say.",
+}
+HINT = "Click a mask to see its class, score and prompt point."
+CSS = """
+.gradio-container {max-width: 1500px !important}
+.picture img {cursor: crosshair}
+#chosen table td {padding: 1px 14px 1px 0; border: none}
+#chosen h4 {margin: 0 0 4px 0}
+"""
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(__doc__)
+    parser.add_argument("--preset", default="tiny", help="tiny or vit-b16 (default: %(default)s)")
+    parser.add_argument("--device", help="cuda, mps or cpu (default: the best available)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s, for "
+        "this machine only; 0.0.0.0: for everybody who reaches it)",
+    )  # fmt: skip
+    parser.add_argument("--port", type=int, default=7860, help="(default: %(default)s)")
+    parser.add_argument(
+        "--max-upload-mb", type=int, default=20, help="largest image file (default: %(default)s)"
+    )
+    parser.add_argument("--verbose", action="store_true", help="log more; tracebacks of errors")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_main(_run, parse(argv))
+
+
+def _run(args: argparse.Namespace) -> int:
+    if not 0 < args.port < 65536:
+        raise ValueError(f"--port must be 1…65535, got {args.port}")
+    if args.max_upload_mb < 1:
+        raise ValueError(f"--max-upload-mb must be at least 1, got {args.max_upload_mb}")
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # gradio asks before it is configured
+    try:
+        import gradio
+    except ModuleNotFoundError as error:
+        raise ValueError(f"no gradio ({error}); run: pip install 'gradio>=6'") from error
+    from pipeline.explore import Explorer
+    from pipeline.segmenter import Segmenter
+
+    explorer = Explorer(Segmenter.from_preset(args.preset, use_loftup=True, device=args.device))
+    page = build(explorer, args.preset)
+    page.launch(
+        server_name=args.host,
+        server_port=args.port,
+        max_file_size=args.max_upload_mb * 2**20,
+        # System fonts: gradio's own themes fetch theirs from Google.
+        theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+        css=CSS,
+        allowed_paths=[str(SCENE.path)],
+        footer_links=[],
+        share=False,
+        ssr_mode=False,
+        quiet=not args.verbose,
+        _frontend=False,  # no look at the own page: gradio would give up on a busy machine in 3 s
+        prevent_thread_lock=True,
+    )
+    print(f"the page is at {page.local_url} (Ctrl-C ends it)", flush=True)
+    page.block_thread()
+    return 0
+
+
+def build(explorer: "Explorer", preset: str) -> "gradio.Blocks":
+    """The page; all that it computes is `explorer`'s."""
+    import gradio as gr
+
+    from pipeline import explore
+    from pipeline.compare import ARMS
+    from pipeline.overlay import OPACITY
+
+    downloads = tempfile.TemporaryDirectory(prefix="masks")  # gone when the page's program ends
+
+    def look(asked: explore.Question, arm: str, confidence: float) -> tuple[Any, Any]:
+        try:
+            return explorer.look(asked, arm, confidence)
+        except (ValueError, OSError) as error:
+            message = str(error).replace(asked.image, Path(asked.image).name)
+            raise gr.Error(html.escape(message), title="This did not work") from error
+
+    def shown(
+        asked: explore.Question | None, loftup: bool, confidence: float, opacity: float,
+        clicked: tuple[str, int] | None = None,
+    ) -> dict[Any, Any]:  # fmt: skip
+        """The pictures, and what is said below them."""
+        values: dict[Any, Any] = {columns["loftup"]: gr.update(visible=loftup)}
+        for arm in ARMS[: 1 + loftup] if asked else ():
+            image, found = look(asked, arm, confidence)
+            selected = clicked[1] if clicked and clicked[0] == arm else None
+            values[pictures[arm]] = explore.draw(image, found, opacity, selected)
+            values[counts[arm]] = explore.summary(found)
+        return values
+
+    def segment(
+        file: str | None, text: str, last: explore.Question | None, loftup: bool, *sliders: float
+    ) -> Iterator[dict[Any, Any]]:
+        if not file:
+            raise gr.Error("Drop an image first, or take the bundled one.", title="No image")
+        try:
+            words = tuple(explore.parse_words(text))
+        except ValueError as error:
+            raise gr.Error(html.escape(str(error)), title="Words") from error
+        asked = explore.Question(last.visitor if last else uuid.uuid4().hex, file, words)
+        yield shown(asked, False, *sliders) | {
+            question: asked, columns["loftup"]: gr.update(visible=loftup),
+            pictures["loftup"]: None, counts["loftup"]: "", **untouched,
+        }  # fmt: skip
+        if loftup:  # takes longest: what is there already is shown
+            yield shown(asked, True, *sliders)
+
+    def change(*controls: Any) -> dict[Any, Any]:
+        """Another confidence, or LoftUp switched: other masks, so that none is chosen."""
+        return shown(*controls) | untouched
+
+    def click(arm: str) -> Callable[..., dict[Any, Any]]:
+        def clicked(asked: Any, loftup: bool, sure: float, fade: float, at: gr.SelectData) -> Any:
+            if asked is None:
+                return {chosen: HINT}
+            _, found = look(asked, arm, sure)
+            index = explore.mask_at(found, tuple(at.index))
+            mask = None if index is None else (arm, index)
+            said = "No mask there." if index is None else explore.describe(found, index)
+            view = shown(asked, loftup, sure, fade, mask)
+            return view | {chosen: said, clicked_mask: mask}
+
+        return clicked
+
+    def make_files(asked: explore.Question | None, loftup: bool, confidence: float) -> Any:
+        if asked is None:
+            raise gr.Error("Segment an image first.", title="Nothing to download yet")
+        written = []
+        for arm in ARMS[: 1 + loftup]:
+            image, found = look(asked, arm, confidence)
+            name = f"{Path(asked.image).stem}_{arm}"
+            written += explore.save_files(Path(downloads.name) / asked.visitor, name, image, found)
+        return gr.update(value=written, visible=True)
+
+    def leave(asked: explore.Question | None) -> None:
+        if asked:
+            explorer.leave(asked.visitor)
+            shutil.rmtree(Path(downloads.name) / asked.visitor, ignore_errors=True)
+
+    with gr.Blocks(
+        title="Masks for everything you name", analytics_enabled=False, delete_cache=(3600, 86400)
+    ) as page:
+        question = gr.State(None, time_to_live=86400, delete_callback=leave)
+        clicked_mask = gr.State(None)
+        gr.Markdown(f"## Masks for everything you name\n{ABOUT[preset == 'tiny']}")
+        with gr.Row():
+            with gr.Column(scale=1, min_width=300):
+                file = gr.Image(
+                    str(SCENE.path), label="Image", type="filepath", image_mode=None,
+                    sources=["upload", "clipboard"], height=240, buttons=[],
+                )  # fmt: skip
+                # The file as it is: `models.images` reads more kinds, and says what is wrong.
+                file.preprocess = lambda payload: payload and payload.path
+                bundled = gr.Button("Take the bundled image", size="sm")
+                text = gr.Textbox(
+                    " ".join(SCENE.words), label="Words",
+                    info='Spaces between classes, commas between synonyms: '
+                    'person "traffic light" sofa,couch',
+                )  # fmt: skip
+                loftup = gr.Checkbox(True, label="LoftUp: show its result beside the plain one")
+                start = gr.Button("Segment", variant="primary")
+                confidence = gr.Slider(
+                    0, 1, explorer.confidence, step=0.01, label="Confidence",
+                    info="Higher: fewer, surer masks", buttons=[],
+                )  # fmt: skip
+                opacity = gr.Slider(0, 1, OPACITY, step=0.01, label="Opacity", buttons=[])
+            with gr.Column(scale=4, min_width=320):
+                columns, pictures, counts = {}, {}, {}
+                with gr.Row():
+                    for arm in ARMS:
+                        with gr.Column(min_width=320) as columns[arm]:
+                            pictures[arm] = gr.Image(
+                                label=TITLES[arm], interactive=False, format="png",
+                                elem_classes="picture", buttons=["fullscreen"], elem_id=arm,
+                            )  # fmt: skip
+                            counts[arm] = gr.HTML(elem_id=f"count-{arm}")
+                chosen = gr.HTML(HINT, elem_id="chosen", label="Chosen mask", container=True)
+                make = gr.Button("Make files to download: picture, JSON, label PNG", size="sm")
+                files = gr.File(label="Files", file_count="multiple", visible=False)
+
+        controls = [loftup, confidence, opacity]
+        view = [*columns.values(), *pictures.values(), *counts.values()]
+        untouched = {chosen: HINT, files: gr.update(value=None, visible=False), clicked_mask: None}
+        gr.on(
+            [start.click, text.submit], segment, [file, text, question, *controls],
+            [question, *view, *untouched],
+        )  # fmt: skip
+        bundled.click(lambda: (str(SCENE.path), " ".join(SCENE.words)), None, [file, text])
+        gr.on(
+            [confidence.input, loftup.input], change, [question, *controls], [*view, *untouched],
+            trigger_mode="always_last", show_progress="minimal",
+        )  # fmt: skip
+        opacity.input(
+            shown, [question, *controls, clicked_mask], view, trigger_mode="always_last",
+            show_progress="hidden",
+        )  # fmt: skip
+        for arm in ARMS:
+            pictures[arm].select(
+                click(arm), [question, *controls], [*view, chosen, clicked_mask],
+                show_progress="hidden",
+            )  # fmt: skip
+        make.click(make_files, [question, loftup, confidence], files)
+    return page
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""The page in a real browser, and how its program refuses what it cannot use."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.result import Segmentation
+
+ROOT = Path(__file__).resolve().parents[2]
+APP = [sys.executable, str(ROOT / "scripts" / "app.py")]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+MISSING = [name for name in ("gradio", "playwright") if importlib.util.find_spec(name) is None]
+MISSING += [] if CHROMIUM else ["the browser chromium"]
+needs_browser = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")
+PATIENCE = 240_000  # ms, on a busy machine
+
+
+def refused(*arguments: str, **environment: str) -> str:
+    done = subprocess.run(
+        [*APP, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=os.environ | environment,
+    )
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_bad_options_are_one_line():
+    assert "--port must be 1…65535, got 0" in refused("--port", "0")
+    assert "--max-upload-mb must be at least 1" in refused("--max-upload-mb", "0")
+
+
+def test_without_gradio_the_command_to_get_it_is_named(tmp_path):
+    (tmp_path / "gradio.py").write_text("raise ModuleNotFoundError('No module named gradio')")
+    assert "pip install 'gradio>=6'" in refused(PYTHONPATH=str(tmp_path))
+
+
+@pytest.mark.slow
+@needs_browser
+def test_missing_weights_are_one_line(tmp_path):
+    said = refused("--preset", "vit-b16", HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(tmp_path))
+    assert "weights" in said or "download" in said
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """A running page."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tmp_path_factory.mktemp("page")
+    server = subprocess.Popen(
+        [*APP, "--port", str(port), "--max-upload-mb", "1"],
+        cwd=folder,
+        env=os.environ | {"GRADIO_TEMP_DIR": str(folder)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        line = server.stdout.readline()
+        assert f"127.0.0.1:{port}" in line, "the page did not start"
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield started
+        started.close()
+
+
+class Visitor:
+    """Somebody at the page."""
+
+    def __init__(self, browser, address: str) -> None:
+        self.page = browser.new_context(viewport={"width": 1400, "height": 1000}).new_page()
+        self.page.set_default_timeout(PATIENCE)
+        self.hosts: set[str] = set()
+        self.page.on("request", lambda request: self.hosts.add(request.url.split("/")[2]))
+        self.page.goto(address)
+        self.page.get_by_role("button", name="Segment", exact=True).wait_for()
+
+    def drop(self, file: Path) -> None:
+        self.page.get_by_label("Remove Image").click()
+        self.page.locator("input[type=file]").first.set_input_files(str(file))
+
+    def words(self, text: str) -> None:
+        self.page.get_by_label("Words").fill(text)
+
+    def loftup(self, on: bool) -> None:
+        self.page.get_by_label(re.compile("LoftUp: show")).set_checked(on)
+
+    def segment(self) -> None:
+        self.page.get_by_role("button", name="Segment", exact=True).click()
+
+    def said(self, arm: str) -> str:
+        """What is found, once it is."""
+        self.page.locator(f"#count-{arm}").get_by_text(re.compile("mask|Nothing found")).wait_for()
+        return self.page.locator(f"#count-{arm}").inner_text()
+
+    def until_it_changes(self, selector: str, act, attribute: str = "innerText") -> str:
+        read = "([s, a]) => document.querySelector(s)[a]"
+        before = self.page.evaluate(read, [selector, attribute])
+        act()
+        self.page.wait_for_function(
+            "([s, a, b]) => document.querySelector(s)[a] != b", arg=[selector, attribute, before]
+        )
+        return self.page.evaluate(read, [selector, attribute])
+
+    def slide(self, name: str, value: float) -> None:
+        self.page.get_by_label(f"number input for {name}").fill(str(value))
+        self.page.keyboard.press("Enter")
+
+    def warned(self) -> str:
+        toast = self.page.locator(".toast-body").first
+        toast.wait_for()
+        text = toast.inner_text()
+        self.page.locator(".toast-close").first.click()
+        return text
+
+
+@pytest.mark.slow
+@needs_browser
+def test_a_visit(browser, address, tmp_path):
+    me = Visitor(browser, address)
+    me.segment()
+    assert "person" in me.said("loftup") and "person" in me.said("bilinear")
+    assert me.hosts == {address.split("/")[2]}  # nothing is fetched from elsewhere
+
+    picture = me.page.locator("#loftup img")
+    box = picture.bounding_box()
+    red_car = {"x": 0.25 * box["width"], "y": 0.82 * box["height"]}
+    picture.click(position=red_car)
+    me.page.locator("#chosen table").wait_for()
+    chosen = me.page.locator("#chosen").inner_text()
+    assert "car" in chosen and "prompt point" in chosen and "SAM 2" in chosen
+
+    me.until_it_changes("#loftup img", lambda: me.slide("Opacity", 0.9), "src")
+    assert "car" in me.page.locator("#chosen").inner_text()  # still chosen
+    fewer = me.until_it_changes("#count-loftup", lambda: me.slide("Confidence", 0.95))
+    assert "Click a mask" in me.page.locator("#chosen").inner_text()
+
+    me.page.get_by_role("button", name="Make files").click()
+    me.page.locator("a[download]").nth(5).wait_for()
+    got = {}
+    for link in me.page.locator("a[download]").all():
+        with me.page.expect_download() as download:
+            link.click()
+        got[download.value.suggested_filename] = download.value.path()
+    assert sorted(got) == sorted(
+        f"street_scene_{arm}{end}"
+        for arm in ("bilinear", "loftup")
+        for end in (".png", ".json", "_labels.png")
+    )
+    result = Segmentation.load_json(got["street_scene_loftup.json"])
+    assert f"{len(result)} mask" in fewer
+    assert result.settings["min_confidence"] == 0.95
+    labels = np.asarray(Image.open(got["street_scene_loftup_labels.png"]))
+    assert np.array_equal(labels, result.label_map)
+
+    me.loftup(False)
+    me.page.locator("#loftup").wait_for(state="hidden")
+
+
+@pytest.mark.slow
+@needs_browser
+def test_two_visitors_and_bad_input(browser, address, tmp_path):
+    first, second = Visitor(browser, address), Visitor(browser, address)
+    for visitor in (first, second):
+        visitor.loftup(False)
+    first.words("person car")
+    first.segment()
+    before = first.said("bilinear")
+
+    second.words("")
+    second.segment()
+    assert "at least one word" in second.warned()
+    second.words("person, car")
+    second.segment()
+    assert "put spaces between classes" in second.warned()
+    second.words("tree")
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 100)
+    second.drop(broken)
+    second.segment()
+    warned = second.warned()
+    assert "broken.png" in warned and "Traceback" not in warned and "/" not in warned
+
+    grey = tmp_path / "grey.png"
+    Image.fromarray(np.full((20, 20), 90, np.uint8)).save(grey)
+    second.drop(grey)
+    second.segment()
+    assert "person" not in second.said("bilinear")
+
+    first.until_it_changes("#bilinear img", lambda: first.slide("Opacity", 0.9), "src")
+    assert first.said("bilinear") == before
+    assert json.loads(
+        first.page.evaluate(
+            "(i => JSON.stringify([i.naturalWidth, i.naturalHeight]))"
+            "(document.querySelector('#bilinear img'))"
+        )
+    ) == [800, 533]
