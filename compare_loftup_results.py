@@ -51,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from models.images import load_image
+    from pipeline.atomic import write_each
     from pipeline.comparison_figure import save_comparison
     from pipeline.visualize import picture_format
 
@@ -75,8 +76,12 @@ def _run(args: argparse.Namespace) -> int:
         checkpoint=args.checkpoint,
     )
     comparison = compare(segmenter, image, vocabulary, image_path=str(args.image))
-    save_comparison(args.output, image, comparison)
-    comparison.save_json(json_path)
+    write_each(
+        [
+            (args.output, lambda: save_comparison(args.output, image, comparison)),
+            (json_path, lambda: comparison.save_json(json_path)),
+        ]
+    )
     print(comparison.table())
     print(f"\n-> {args.output}, {json_path}")
     return 0

@@ -113,6 +113,8 @@ class Vocabulary:
 def _clean(word: object) -> str:
     if not isinstance(word, str):
         raise ValueError(f"words must be strings, got {word!r}")
+    if any("\ud800" <= c <= "\udfff" for c in word):  # bytes that the shell could not decode
+        raise ValueError(f"word {word!r} is no valid text; type it, or its file, in UTF-8")
     return " ".join(word.split())
 
 

@@ -52,7 +52,7 @@ def find_images(entries: Sequence[str | Path], output: Path) -> list[ImageFile]:
         absolute = Path(os.path.abspath(path))
         if absolute.is_relative_to(output):
             raise ValueError(f"'{path}' is inside --output, {output}; give another folder")
-        if path.is_dir():
+        if os.path.isdir(path):  # not Path.is_dir: it raises where a name is too long
             roots.add(absolute)
             inside = list(_walk(path, output))
             if not inside:

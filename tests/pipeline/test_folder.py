@@ -22,6 +22,7 @@ from torch import nn
 import pipeline.folder
 from models.images import load_image
 from models.protocols import Protocol
+from pipeline.atomic import AtomicFile
 from pipeline.folder import check_output, result_file, segment_folder
 from pipeline.result import Segmentation, decode_rle
 from pipeline.segmenter import Segmenter
@@ -154,17 +155,17 @@ def test_nothing_is_done_twice(photos, tmp_path):
 def die_at(write: int, monkeypatch) -> None:
     """Kill this process, without any warning, when it has written half of its n-th file."""
     count = 0
-    whole = Path.write_bytes
+    whole = AtomicFile.write
 
-    def write_bytes(path: Path, data: bytes) -> int:
+    def write_half(file: AtomicFile, data: bytes) -> None:
         nonlocal count
         count += 1
         if count == write:
-            whole(path, data[: len(data) // 2])
+            whole(file, data[: len(data) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
-        return whole(path, data)
+        whole(file, data)
 
-    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    monkeypatch.setattr(AtomicFile, "write", write_half)
 
 
 def test_killed_again_and_again(photos, tmp_path, monkeypatch):
