@@ -13,7 +13,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError):  # also numpy's
         return True
     torch = sys.modules.get("torch")  # not imported here: then the error cannot be torch's
-    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, getattr(torch, "OutOfMemoryError", ())):
         return True
     theirs = isinstance(error, RuntimeError) or type(error).__module__.startswith("cv2")
     return theirs and any(words in str(error) for words in _SAID)

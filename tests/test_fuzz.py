@@ -181,7 +181,8 @@ class Case:
             words = ["cat", "dog", "Katze 🐈", "猫", "cat,kitten"] if good else WORDS
             argv += ["--vocabulary", *rng.sample(words, rng.randrange(1, 4))]
         if rng.random() < 0.02:
-            argv += ["--vocabulary", *map(str, range(2000))]
+            many = [str(word) for word in range(2000)]
+            argv += ["--vocabulary", *(many if rng.random() < 0.5 else [",".join(many)])]
         several = "photos" in argv or len(images) > 1
         outputs = ["o.png", "results"] if several and rng.random() < 0.7 else OUTPUTS
         argv += ["--output", rng.choice(outputs)]
