@@ -17,6 +17,7 @@ Shapes: N prompts, P points per prompt, T prompt tokens, M masks, S side of SAM'
 from __future__ import annotations
 
 import contextlib
+import importlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,13 +84,11 @@ def _check_targets(node: Any, file: Path) -> None:
 
 def _check_class(target: str, file: Path) -> None:
     """Where it is from decides, not its name: sam2.build_sam.os.system is not sam2's."""
-    from hydra.errors import HydraException
-    from hydra.utils import get_object
-
+    module, _, name = target.rpartition(".")
     found = None
-    if target.startswith("sam2."):  # only then, as looking it up imports it
-        with contextlib.suppress(HydraException, ImportError, AttributeError, ValueError):
-            found = get_object(target)
+    if module.startswith("sam2."):  # only then, as looking it up imports it
+        with contextlib.suppress(ImportError):
+            found = getattr(importlib.import_module(module), name, None)
     if not isinstance(found, type) or not found.__module__.startswith("sam2."):
         raise ValueError(f"{file}: _target_ {target!r} is not a class of the sam2 package.")
 
