@@ -104,8 +104,8 @@ def damaged(rng: random.Random) -> bytes:
     return bytes(data)
 
 
-CONTENTS: list[Callable[[random.Random], bytes]] = [
-    encoded, encoded, encoded, encoded, damaged, damaged, damaged,
+NO_PICTURES: list[Callable[[random.Random], bytes]] = [
+    damaged, damaged, damaged,
     lambda rng: b"",
     lambda rng: b"no picture, but text\n",
     lambda rng: rng.randbytes(200),
@@ -114,34 +114,38 @@ CONTENTS: list[Callable[[random.Random], bytes]] = [
     lambda rng: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) run\n",
 ]  # fmt: skip
 STEMS = ["a", "ä 猫🐈", 'it\'s "b"', "-c", "x\ny", "n" * 200, " ", "%s{0}", "\udcff", "@x", "..d"]
-ENDINGS = [".png", ".jpg", ".JPEG", ".webp", ".tif", ".bmp", "", ".txt"]
+ENDINGS = [".png", ".jpg", ".JPEG", ".webp", ".tif", ".bmp"]
+IMAGES = ["nowhere.png", "", "loop.png", "pipe.png", "file", "@list.txt", "@", "a/" + "n" * 300]
 WORDS = [
-    "cat", "dog", "cat,dog", "Katze 🐈", "猫", "it's \"x\"", "two\nlines", "-x", "--help", "%s {0}",
-    "", " , ", "a,,b", "\udcff", "@words.txt", "@nowhere", "@", "@~nobody/x", "@photos", "w" * 3000,
-    "CAT", "\x00", "\u200b", "background", "<b>&amp;", "$(touch x)", "../../x", "person",
+    "cat", "dog", "cat,kitten", "Katze 🐈", "猫", "it's \"x\"", "two\nlines", "%s {0}",
+    "@words.txt", "w" * 3000, "\x00", "\u200b", "background", "<b>&amp;", "$(touch x)", "../../x", "person",
 ]  # fmt: skip
-OUTPUTS = ["o.png", "new/o.jpg", "ö 🐈.webp", "o", "o.gif", "photos", "file/o.png", "here.png",
-           "loop.png", "/dev/full", "", ".", "n" * 300 + ".png"]  # fmt: skip
+BAD_WORDS = [
+    "-x", "--help-me", "", " , ", "a,,b", "\udcff", "@nowhere", "@", "@~nobody/x", "@photos",
+    ",".join(map(str, range(2000))) + ",0",
+]  # fmt: skip
+OUTPUTS = ["o", "o.gif", "photos", "file/o.png", "/dev/full", "", ".", "n" * 300 + ".png"]
 OPTIONS = [
-    ["--min-confidence", "0"], ["--min-confidence", "0.01"], ["--min-confidence", "nan"],
-    ["--min-confidence", "2"], ["--min-region-size", "1"], ["--min-region-size", "1e3"],
-    ["--min-region-size", "99999999999999999999"], ["--iou-threshold", "0"], ["--min-score", "1"],
+    ["--min-region-size", "1"], ["--iou-threshold", "0"], ["--min-score", "1"],
     ["--strategy", "multi"], ["--strategy", "multi", "--points-per-region", "50"],
-    ["--strategy", "peak"], ["--strategy", "x"], ["--negative-points", "3"], ["--prompt-box"],
-    ["--no-prompt-mask"], ["--attention", "vanilla"], ["--use-pamr"], ["--whole-image"],
-    ["--background"], ["--background", "sky", "猫"], ["--background", ""], ["--device", "cuda:99"],
-    ["--device", "cpu"], ["--device", ""], ["--preset", "tiny"], ["--preset", ""],
-    ["--no-such-option"], ["--min-agreement", "-0.0"],
+    ["--strategy", "peak"], ["--negative-points", "3"], ["--prompt-box"], ["--no-prompt-mask"],
+    ["--attention", "vanilla"], ["--use-pamr"], ["--whole-image"], ["--background"],
+    ["--background", "sky", "木"], ["--device", "cpu"], ["--min-agreement", "-0.0"],
 ]  # fmt: skip
 MORE = [  # of the first program alone
     ["--use-loftup"], ["--upsampler", "jbu"], ["--upsampler", "guided"], ["--upsampler", "none"],
-    ["--upsampled", "features"], ["--upsampled", "probabilities"], ["--loftup-share", "nan"],
-    ["--use-loftup", "--loftup-share", "0.5"], ["--use-loftup", "--text-space", "channel_norm"],
-    ["--save-json", "r.json"], ["--save-json", "o.png"], ["--save-json", "/dev/full"],
-    ["--save-json", "/dev/null"], ["--save-label-map", "l.png"], ["--save-label-map", "l.jpg"],
-    ["--save-heatmaps", "maps"], ["--save-heatmaps", "file"], ["--export", "coco", "yolo"],
-    ["--export", "voc", "labelme", "coco"], ["--export", "coco", "--export-dir", "file"],
-    ["--export", "coco", "--export-dir", "photos"], ["--overwrite"],
+    ["--upsampled", "features"], ["--use-loftup", "--text-space", "channel_norm"],
+    ["--export", "coco", "yolo"], ["--export", "voc", "labelme", "coco"], ["--overwrite"],
+]  # fmt: skip
+OF_ONE = [  # image
+    ["--save-json", "r.json"], ["--save-json", "/dev/null"], ["--save-label-map", "l.png"],
+    ["--save-heatmaps", "maps"],
+]  # fmt: skip
+BAD_OPTIONS = [
+    ["--min-confidence", "nan"], ["--min-confidence", "2"], ["--min-region-size", "1e3"],
+    ["--min-region-size", "0"], ["--strategy", "x"], ["--background", ""], ["--device", "cuda:99"],
+    ["--device", ""], ["--preset", ""], ["--no-such-option"], ["two\nlines"],
+    ["--save-json", "/dev/full"], ["--save-json", "file/r.json"],
 ]  # fmt: skip
 
 
@@ -153,38 +157,40 @@ class Case:
         rng = self.rng = random.Random(number)
         Path("photos/more").mkdir(parents=True)
         Path("file").write_text("in the way")
-        Path("words.txt").write_text("# list\ncat\nsofa,couch\n")
+        Path("words.txt").write_text("# list\nlamp\nsofa,couch\n")
         Path("here.png").write_bytes(b"older result")
         Path("loop.png").symlink_to("loop.png")
         os.mkfifo("pipe.png")
-        images = [self._image(Path(folder)) for folder in ("photos", "photos/more", ".")]
-        images += ["photos", "photos", "nowhere.png", "", "loop.png", "pipe.png", "@list.txt", "."]
-        Path("list.txt").write_text("\n".join(images[:3]), errors="replace")
+        images = [self._image(place, encoded) for place in ("photos", "photos/more", ".")]
+        if rng.random() < 0.4:
+            images.append(self._image("photos", rng.choice(NO_PICTURES)))
+        Path("list.txt").write_text("\n".join(images), errors="replace")
+        bad = rng.sample(["image", "words", "output", "option"], rng.choice([0, 0, 0, 0, 1, 1, 2]))
         self.program = two if rng.random() < 0.15 else one
-        argv = [rng.choice([f"--image={rng.choice(images)}", ""])] if rng.random() < 0.2 else []
-        argv = argv or ["--image", *rng.choices(images, k=rng.choice([1, 1, 1, 2, 4]))]
-        if rng.random() < 0.9:
-            good = rng.random() < 0.6
-            words = ["cat", "dog", "Katze 🐈", "猫", "cat,kitten"] if good else WORDS
-            argv += ["--vocabulary", *rng.sample(words, rng.randrange(1, 4))]
-        if rng.random() < 0.02:
-            many = [str(word) for word in range(2000)]
-            argv += ["--vocabulary", *(many if rng.random() < 0.5 else [",".join(many)])]
-        several = len(argv) > 2 and (argv[2][:2] != "--" or argv[1] in ("photos", "@list.txt", "."))
-        fitting = "results" if several else "o.png"
-        argv += ["--output", fitting if rng.random() < 0.7 else rng.choice(OUTPUTS)]
-        options = OPTIONS + (MORE if self.program is one else [])
-        for option in rng.sample(options, rng.choice([0, 1, 2, 4])):
+        many = self.program is one and rng.random() < 0.5
+        images = rng.choice([["photos"], images]) if many else [rng.choice(images)]
+        if "image" in bad:
+            images.append(rng.choice(IMAGES))
+            del images[: rng.randrange(2) * (len(images) - 1)]
+        argv = ["--image", *images] if len(images) > 1 else [f"--image={images[0]}"]
+        words = rng.sample(WORDS, rng.randrange(1, 4))
+        argv += ["--vocabulary", *words, *([rng.choice(BAD_WORDS)] if "words" in bad else [])]
+        if rng.random() < 0.01:
+            argv += ["--vocabulary", *map(str, range(2000))]
+        fitting = "results" if many else rng.choice(["o.png", "ö 🐈.webp", "here.png", "loop.png"])
+        argv += ["--output", rng.choice(OUTPUTS) if "output" in bad else fitting]
+        options = OPTIONS + (self.program is one) * (MORE + (not many) * OF_ONE)
+        for option in rng.sample(options, rng.randrange(4)):
             argv += option
-        self.argv = argv
+        if "option" in bad:
+            argv += rng.choice(BAD_OPTIONS)
+        self.argv = [*argv, f"--min-confidence={rng.choice([0, 0, 0.01])}", "--preset=tiny"]
         self.mishap = rng.choice([None] * 6 + ["disk", "SIGINT", "SIGTERM", "memory", "cuda"])
         self.when = rng.choice([1, 1, 2, 3, 5])  # at which file written, or image encoded
 
-    def _image(self, folder: Path) -> str:
-        rng = self.rng
-        path = folder / (rng.choice(STEMS) + rng.choice(ENDINGS))
-        with contextlib.suppress(OSError):
-            path.write_bytes(rng.choice(CONTENTS)(rng))
+    def _image(self, folder: str, content: Callable[[random.Random], bytes]) -> str:
+        path = Path(folder, self.rng.choice(STEMS) + self.rng.choice(ENDINGS))
+        path.write_bytes(content(self.rng))
         return str(path)
 
     def __str__(self) -> str:
