@@ -266,7 +266,9 @@ def check_files(before: dict[str, bytes | None]) -> None:
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch, random_preset: Preset) -> None:
+def small(
+    monkeypatch: pytest.MonkeyPatch, random_preset: Preset, request: pytest.FixtureRequest
+) -> None:
     """Small networks, loaded once, instead of any that is asked for; small pictures."""
     plain = Segmenter.from_preset
 
@@ -278,6 +280,9 @@ def small(monkeypatch: pytest.MonkeyPatch, random_preset: Preset) -> None:
     def encoder(clip: torch.nn.Module, tokenizer: Callable) -> TextEncoder:
         return TextEncoder(clip, tokenizer, DEFAULT_TEMPLATES[:2])
 
+    # As in a terminal, even if the tests run in the background, where it is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     monkeypatch.setattr(Segmenter, "from_preset", from_preset)
     monkeypatch.setattr(sclip_segmentor, "TextEncoder", encoder)
     monkeypatch.setattr(sclip_segmentor, "load_clip", functools.cache(sclip_segmentor.load_clip))
