@@ -286,9 +286,7 @@ def test_files_that_others_made(photos, tmp_path):
         segment_folder(again, photos, WORDS, output)
         assert len(again.seen) == 1 and contents(output) == before
     (output / "settings.json").write_text("[1]")
-    with pytest.raises(
-        ValueError, match=r"settings\.json is damaged \(it holds a list, not"
-    ):
+    with pytest.raises(ValueError, match=r"settings\.json is damaged \(it holds a list, not"):
         segment_folder(FastSegmenter(), photos, WORDS, output)
 
 
