@@ -145,6 +145,7 @@ def _load(args: argparse.Namespace, config: PipelineConfig) -> Segmenter:
 
 def _run(args: argparse.Namespace) -> int:
     from models.images import load_image
+    from pipeline.atomic import write_each
     from pipeline.visualize import picture_format, save_picture
 
     if not args.image[0].strip():
@@ -172,22 +173,29 @@ def _run(args: argparse.Namespace) -> int:
     result = segmenter.segment(
         image, vocabulary, image_path=str(args.image), keep_probs=args.save_heatmaps is not None
     )
-    save_picture(args.output, image, result)
-    written = [args.output]
-    for path, save in (
-        (args.save_json, result.save_json),
-        (args.save_label_map, result.save_label_map),
-    ):
-        if path is not None:
-            save(path)
-            written.append(path)
-    if args.export:
+    written: list[Path] = []
+
+    def export_all() -> None:
         with Export(args.export_dir, args.export, result.class_names) as export:
             export.add(result)
-        written += export.paths
+        written.extend(export.paths)
+
+    def save_maps() -> None:
+        save_heatmaps(maps, result.probs, result.class_names)
+        written.append(maps)
+
+    saves = [(args.output, lambda: save_picture(args.output, image, result))]
+    if args.save_json:
+        saves.append((args.save_json, lambda: result.save_json(args.save_json)))
+    if args.save_label_map:
+        saves.append((args.save_label_map, lambda: result.save_label_map(args.save_label_map)))
+    written.extend(path for path, _ in saves)
+    if args.export:
+        saves.append((args.export_dir, export_all))
     if args.save_heatmaps:
-        written.append(args.save_heatmaps / args.image.stem)
-        save_heatmaps(written[-1], result.probs, result.class_names)
+        maps = args.save_heatmaps / args.image.stem
+        saves.append((maps, save_maps))
+    write_each(saves)
     for index in range(len(result)):
         x, y = result.points[index][0]
         print(

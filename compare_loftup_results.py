@@ -66,6 +66,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from models.images import load_image
+    from pipeline.atomic import write_each
     from pipeline.comparison_figure import save_comparison
     from pipeline.visualize import picture_format
 
@@ -97,8 +98,12 @@ def _run(args: argparse.Namespace) -> int:
         segmenter.segmentor.load_anyup(args.anyup_model)
         segmenter.names["anyup"] = str(args.anyup_model or DEFAULT_ANYUP)
     comparison = compare(segmenter, image, vocabulary, upsamplers=names, image_path=str(args.image))
-    save_comparison(args.output, image, comparison)
-    comparison.save_json(json_path)
+    write_each(
+        [
+            (args.output, lambda: save_comparison(args.output, image, comparison)),
+            (json_path, lambda: comparison.save_json(json_path)),
+        ]
+    )
     print(comparison.table())
     print(f"\n-> {args.output}, {json_path}")
     return 0

@@ -16,10 +16,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 ImageSource = str | Path | Image.Image | np.ndarray
 
-# What Pillow's decoders raise on damaged files, apart from OSError.
+# What Pillow's decoders raise on damaged files.
 _DECODER_ERRORS = (
-    OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError,
-    struct.error, zlib.error,
+    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError,
+    ArithmeticError, AssertionError, RuntimeError, struct.error, zlib.error,
 )  # fmt: skip
 
 
@@ -68,10 +68,13 @@ def _from_file(source: str | Path) -> np.ndarray:
         raise ValueError(f"{name} is a folder; give an image file")
     if not path.exists():
         raise FileNotFoundError(f"image not found: {name}; check the path")
+    if not path.is_file():  # a pipe would be waited for, a device read without end
+        raise ValueError(f"{name} is a pipe or a device, not a file; save the image as a file")
     if path.stat().st_size == 0:
         raise ValueError(f"image file {name} is empty (0 bytes); copy or download it again")
     # Opened here, so that a missing permission is not mistaken for a damaged file.
     with path.open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Pillow's, about metadata: several lines each
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(file) as image:
@@ -95,6 +98,8 @@ def _from_file(source: str | Path) -> np.ndarray:
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
+    if image.format == "EPS":  # Pillow would run Ghostscript on it, whatever the file is called
+        raise _UnsupportedError("PostScript is a program, not a picture; convert it to PNG")
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # I;16, I;16B, I;16L and I: integers of 16 or 32 bits
         values = np.asarray(image)

@@ -11,6 +11,7 @@ strip, N = h·w, D = C + 20 working width, n heads, d = D / n. Pixels come first
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 # Larger tiles repeat less work at their borders, strips of this size stay in a CPU's cache.
 _CPU_TILE, _CPU_STRIP = 56, 1024  # side, pixels; pixels
 _GPU_TILE, _GPU_STRIP = 448, 65_536
+_LEAST_TILE = 56  # where a GPU has no memory for this, smaller ones do not help
+
+logger = logging.getLogger(__name__)
 
 
 class Strip(NamedTuple):
@@ -75,21 +79,46 @@ class FoldedLoftUp:
             window: the part of the images that is wanted.
 
         Yields:
-            strips that together make up `window` of every image, with their values (h, w, C).
+            strips that together make up `window` of every image, with their values (h, w, C). When
+            the GPU's memory ran out in between, some pixels come twice.
+
+        Raises:
+            torch.OutOfMemoryError: it is too little even for small tiles.
         """
         on_cpu = features.device.type == "cpu"
         side, pixels = (_CPU_TILE, _CPU_STRIP) if on_cpu else (_GPU_TILE, _GPU_STRIP)
         for image, colours in enumerate(scaled):
             attentions = self._attentions(features[image])
-            for tile in _split(window, side):
-                queries = self._queries(colours, tile)
-                count = max(1, round(tile.height * tile.width / pixels))
-                rows = -(-tile.height // count)
-                for top in range(0, tile.height, rows):
-                    strip = queries[top : top + rows]  # (h, w, D)
-                    values = self._values(strip.flatten(0, 1), attentions)
-                    place = tile._replace(top=tile.top + top, height=len(strip))
-                    yield Strip(image, place), values.unflatten(0, strip.shape[:2])
+            tiles = list(_split(window, side))
+            while tiles:
+                try:
+                    yield from self._tile(image, colours, tiles[0], pixels, attentions)
+                    del tiles[0]
+                except torch.OutOfMemoryError:  # of a GPU, which others may use as well
+                    side //= 2
+                    if side < _LEAST_TILE:
+                        raise
+                    logger.warning("too little GPU memory: LoftUp goes on in tiles of %d px", side)
+                    pixels = min(pixels, side * side)
+                    tiles = [part for tile in tiles for part in _split(tile, side)]
+
+    def _tile(
+        self,
+        image: int,
+        colours: Tensor,
+        tile: Window,
+        pixels: int,
+        attentions: list[Callable[[Tensor], Tensor]],
+    ) -> Iterator[tuple[Strip, Tensor]]:
+        """`strips` of one tile of one image, in strips of about `pixels`."""
+        queries = self._queries(colours, tile)
+        count = max(1, round(tile.height * tile.width / pixels))
+        rows = -(-tile.height // count)
+        for top in range(0, tile.height, rows):
+            strip = queries[top : top + rows]  # (h, w, D)
+            values = self._values(strip.flatten(0, 1), attentions)
+            place = tile._replace(top=tile.top + top, height=len(strip))
+            yield Strip(image, place), values.unflatten(0, strip.shape[:2])
 
     def _values(self, x: Tensor, attentions: list[Callable[[Tensor], Tensor]]) -> Tensor:
         """From queries (N, D) to upsampled features (N, C)."""

@@ -16,6 +16,8 @@ Shapes: N prompts, P points per prompt, T prompt tokens, M masks, S side of SAM'
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,13 +75,23 @@ def find_config(config: str | Path) -> Path:
 def _check_targets(node: Any, file: Path) -> None:
     """A configuration names the classes it builds: only sam2's may be built."""
     if isinstance(node, Mapping):
-        target = str(node.get("_target_", "sam2."))
-        if not target.startswith("sam2."):
-            raise ValueError(f"{file}: _target_ {target!r} is not a class of the sam2 package.")
+        if "_target_" in node:
+            _check_class(str(node["_target_"]), file)
         node = list(node.values())
     if isinstance(node, list):
         for child in node:
             _check_targets(child, file)
+
+
+def _check_class(target: str, file: Path) -> None:
+    """Where it is from decides, not its name: sam2.build_sam.os.system is not sam2's."""
+    module, _, name = target.rpartition(".")
+    found = None
+    if module.startswith("sam2."):  # only then, as looking it up imports it
+        with contextlib.suppress(ImportError):
+            found = getattr(importlib.import_module(module), name, None)
+    if not isinstance(found, type) or not found.__module__.startswith("sam2."):
+        raise ValueError(f"{file}: _target_ {target!r} is not a class of the sam2 package.")
 
 
 def build_sam2(config: str | Path, device: str | torch.device = "cpu") -> SAM2Base:
@@ -94,16 +106,26 @@ def build_sam2(config: str | Path, device: str | torch.device = "cpu") -> SAM2Ba
     Raises:
         ValueError: no such configuration, or it is not one of SAM 2.
     """
+    from hydra.errors import HydraException
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     file = find_config(config)
     # Not sam2.build_sam: it composes through Hydra's global state, which knows no other folder.
-    settings = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
-    if not isinstance(settings, Mapping) or "_target_" not in (settings.get("model") or {}):
+    try:
+        settings = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is no YAML file of SAM 2: {error}") from error
+    model = settings.get("model") if isinstance(settings, Mapping) else None
+    if not isinstance(model, Mapping) or "_target_" not in model:
         raise ValueError(f"{file} is no SAM 2 configuration: it has no `model` with a `_target_`.")
     _check_targets(settings, file)
-    return instantiate(settings["model"]).to(device).eval()
+    try:
+        return instantiate(model).to(device).eval()
+    except HydraException as error:
+        raise ValueError(f"{file} does not describe a SAM 2: {error}") from error
 
 
 class Sam2Masks:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from .anyup import AnyUp
 from .loftup import LoftUp
+from .memory import is_out_of_memory
 from .presets import ANYUPS, DEFAULT_ANYUP, LOFTUPS, ClipPreset, SamPreset, Source
 
 logger = logging.getLogger(__name__)
@@ -148,6 +149,8 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
         raise WeightsNotFoundError(f"checkpoint {path} {what}: give the path of a weights file")
     if path.stat().st_size == 0:
         raise WeightsError(f"checkpoint {path} is empty (0 bytes): delete it and download it again")
+    with path.open("rb") as file:  # also: a missing permission is said plainly
+        start = file.read(512)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -156,7 +159,9 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle, safetensors and EOF errors share no base
-        raise WeightsError(_why_unreadable(path, error)) from error
+        if is_out_of_memory(error):
+            raise
+        raise WeightsError(_why_unreadable(path, start, error)) from error
     for wrapper in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
@@ -165,7 +170,19 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
     return state
 
 
-def _why_unreadable(path: Path, error: Exception) -> str:
+def _why_unreadable(path: Path, start: bytes, error: Exception) -> str:
+    """One line; `start` is how the file begins."""
+    size = f"{path.stat().st_size:,} bytes"
+    if start.startswith(b"version https://git-lfs"):
+        return (
+            f"checkpoint {path} is not a weights file but a Git LFS pointer to one ({size}): run "
+            "`git lfs pull` in its repository, or download the file itself"
+        )
+    if re.match(rb"(\xef\xbb\xbf)?\s*<[!?a-zA-Z]", start):
+        return (
+            f"checkpoint {path} is not a weights file but a web page ({size}): download the file "
+            "itself (on Hugging Face its address has /resolve/, that of the page about it /blob/)"
+        )
     text = str(error)
     code = re.search(r"GLOBAL (\S+)", text)  # torch's unpickler names what it refused
     if code or "TorchScript" in text:
@@ -177,7 +194,7 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     # torch's advice on everything else is to load it unsafely: not repeated.
     reason = "no PyTorch file" if "weights_only" in text else _first_line(error)
     return (
-        f"checkpoint {path} cannot be read ({path.stat().st_size:,} bytes; {reason}): "
+        f"checkpoint {path} cannot be read ({size}; {reason}): "
         "truncated or not a weights file, delete it and download it again"
     )
 

@@ -27,9 +27,10 @@ from models.images import ImageSource
 from models.presets import GRID_PROMPTS
 from models.vocabulary import Vocabulary
 
+from .atomic import write_atomically
 from .metrics import class_iou, confusion, mean_iou
 from .overlay import shorten
-from .result import Segmentation, write_atomically
+from .result import Segmentation
 from .segmenter import Segmenter
 
 ARMS = ("bilinear", "loftup")  # unless others are asked for

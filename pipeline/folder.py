@@ -24,17 +24,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from tqdm import tqdm
 
 from models.images import load_image
+from models.memory import is_out_of_memory
 from models.upsamplers import upsampler_name
 from models.vocabulary import Vocabulary
 
 from .arms import DENSE_ATTRIBUTES
+from .atomic import WriteError, write_atomically
 from .exports.heatmaps import heatmap_files, save_heatmaps
 from .image_files import SUFFIXES, ImageFile, find_images
-from .result import write_atomically, write_json
+from .result import write_json
 from .segmenter import Segmenter
 from .settings_record import claim_folder, fingerprints, read_json
 from .visualize import save_picture
@@ -108,16 +109,18 @@ def segment_folder(
                 except _FailedError as error:
                     outcomes.append(Outcome(*map(str, file), "failed", reason=str(error)))
                     bar.set_postfix(failed=sum(o.status == "failed" for o in outcomes))
-    except KeyboardInterrupt:
+        _write_summary(output / "summary.csv", outcomes)
+    except (KeyboardInterrupt, WriteError) as error:
         done = sum(
-            result_file(output, "json", file.name).is_file() and not _missing(heatmaps, file, words)
+            os.path.isfile(result_file(output, "json", file.name))
+            and not _missing(heatmaps, file, words)
             for file in files
         )
         again = "the same command without --overwrite" if overwrite else "the same command"
-        raise KeyboardInterrupt(
-            f"{done} of {len(files)} images are done; {again} goes on"
-        ) from None
-    _write_summary(output / "summary.csv", outcomes)
+        state = f"{done} of {len(files)} images are done; {again} goes on"
+        if isinstance(error, WriteError):
+            raise WriteError(f"{error}; {state}") from error
+        raise KeyboardInterrupt(state) from None
     return outcomes
 
 
@@ -220,35 +223,38 @@ def _segment(
     try:
         # `load_image` says best what is wrong with anything else.
         digest = _sha256(file.path) if file.path.is_file() else None
-        if digest and (record := _finished(target)):
-            if record["image"]["sha256"] != digest:
+        if digest and (finished := _finished(file, target)):
+            made_of, outcome = finished
+            if made_of != digest:
                 raise ValueError(
                     f"'{file.path}' is not the image that {target} was made of; delete that file, "
                     "or choose another --output"
                 )
             if not _missing(heatmaps, file, words):
-                return _outcome(file, record)
+                return outcome
         image = load_image(file.path)
     except (OSError, ValueError) as error:
         raise _FailedError(" ".join(str(error).split())) from error
+    except MemoryError as error:
+        raise _FailedError(f"'{file.path}' needs more memory than there is; shrink it") from error
     try:
         result = segmenter.segment(
             image, words, image_path=str(file.path), keep_probs=heatmaps is not None
         )
-    except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+        record = result.to_json_dict()
+        record["image"]["sha256"] = digest
+        if heatmaps:
+            save_heatmaps(heatmaps / file.name, result.probs, result.class_names)
+        save_picture(result_file(output, "pictures", file.name), image, result)
+        result.save_label_map(result_file(output, "labels", file.name))
+        write_json(target, record)
+    except Exception as error:
+        if not is_out_of_memory(error):
             raise
         height, width = image.shape[:2]
         raise _FailedError(
             f"'{file.path}' needs more memory than there is ({width}×{height} pixels); shrink it"
         ) from error
-    record = result.to_json_dict()
-    record["image"]["sha256"] = digest
-    if heatmaps:
-        save_heatmaps(heatmaps / file.name, result.probs, result.class_names)
-    save_picture(result_file(output, "pictures", file.name), image, result)
-    result.save_label_map(result_file(output, "labels", file.name))
-    write_json(target, record)
     return _outcome(file, record)
 
 
@@ -257,19 +263,13 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _finished(target: Path) -> dict[str, Any] | None:
-    """The JSON of a finished image; None if it is not there, or was damaged since."""
+def _finished(file: ImageFile, target: Path) -> tuple[str, Outcome] | None:
+    """Of a finished image what it was made of and its row; None if there is none, or a damaged."""
     try:
         record = read_json(target)
-        return record if "sha256" in record["image"] else None
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return record["image"]["sha256"], _outcome(file, record)
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def _out_of_memory(error: Exception) -> bool:
-    # On a CPU torch raises a bare RuntimeError.
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or "can't allocate memory" in str(error)
 
 
 def _outcome(file: ImageFile, record: dict[str, Any]) -> Outcome:

@@ -59,7 +59,7 @@ def find_images(
         for folder, option in written.items():
             if absolute.is_relative_to(folder):
                 raise ValueError(f"'{path}' is inside {option}, {folder}; give another folder")
-        if path.is_dir():
+        if os.path.isdir(path):  # not Path.is_dir: it raises where a name is too long
             roots.add(absolute)
             inside = list(_walk(path, written))
             if not inside:

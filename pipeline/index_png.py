@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from .atomic import write_atomically
 from .palette import voc_palette
-from .result import write_atomically
 
 _EXPECTED = "a palette or grey PNG of 8 bits whose values are the labels, as VOC's own"
 _KINDS = {0: "grey", 2: "colour", 3: "palette", 4: "grey with alpha", 6: "colour with alpha"}

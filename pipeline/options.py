@@ -1,14 +1,11 @@
-"""Command-line options that the programs share, and how a program reports bad input."""
+"""Command-line options that the programs share."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import logging
 import os
-import sys
-import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -16,7 +13,9 @@ from models.presets import ANYUPS, DEFAULT_ANYUP, PRESETS, get_preset
 from models.protocols import get_protocol
 from models.vocabulary import Vocabulary
 
+from .atomic import check_replaceable, is_special
 from .config import DEFAULT_UPSAMPLER, PipelineConfig
+from .program import run_main as run_main  # programs take it from here
 
 
 class BundledScene(NamedTuple):
@@ -39,7 +38,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}; see --help\n")
+        self.exit(2, f"error: {' '.join(message.split())}; see --help\n")
 
 
 def add_model_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
@@ -206,7 +205,8 @@ def choose_preset(args: argparse.Namespace) -> str:
     """--preset, or the shipped models for the bundled scene and the official ones otherwise."""
     if args.preset is not None:
         return args.preset
-    return "tiny" if args.image.resolve() == SCENE.path else "vit-b16"
+    # Not Path.resolve: it raises RuntimeError at links in a circle.
+    return "tiny" if os.path.realpath(args.image) == str(SCENE.path) else "vit-b16"
 
 
 def read_vocabulary(args: argparse.Namespace) -> Vocabulary:
@@ -236,13 +236,13 @@ def check_outputs(paths: dict[str, Path | None], image: Path) -> None:
     Raises:
         ValueError: a folder, a place where nothing can be written, or one file for two things.
     """
-    taken = {image.resolve(): "--image"}
+    taken = {os.path.realpath(image): "--image"}
     for option, path in paths.items():
         if path is None:
             continue
         if path.is_dir():
             raise ValueError(f"{option} {path} is a folder; give the name of a file")
-        if (other := taken.setdefault(path.resolve(), option)) != option:
+        if (other := taken.setdefault(os.path.realpath(path), option)) != option:
             raise ValueError(f"{option} {path} is also {other}; give another name")
         check_writable(option, path, path)
 
@@ -253,25 +253,14 @@ def check_writable(option: str, given: Path, file: Path) -> None:
     Raises:
         ValueError: a file where a folder is needed; no permission.
     """
+    try:
+        check_replaceable(file)
+    except PermissionError as error:
+        raise ValueError(f"{option} {given} cannot be written: {error.strerror}") from error
+    if is_special(file):
+        return
     folder = next(parent for parent in file.absolute().parents if parent.exists())
     if not folder.is_dir():
         raise ValueError(f"{option} {given} cannot be written: {folder} is not a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ValueError(f"{option} {given} cannot be written: no permission for {folder}")
-
-
-def run_main(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
-    """Run a program: warnings to stderr, bad input as one line and exit code 2."""
-    logging.basicConfig(
-        level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s: %(message)s"
-    )
-    try:
-        return run(args)
-    except (ValueError, OSError) as error:
-        if args.verbose:
-            traceback.print_exc()
-        print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as interrupt:
-        print("interrupted", *interrupt.args, sep=": ", file=sys.stderr)
-        return 130

@@ -24,9 +24,10 @@ from models.images import load_image
 
 from .arm_runner import ArmRunner, Prediction
 from .arms import Arm
+from .atomic import write_atomically
 from .distributed import Ranks
 from .index_png import read_index_png, write_index_png
-from .result import encode_rle, write_atomically
+from .result import encode_rle
 from .settings_record import claim, read_json
 from .voc import VocDataset
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .atomic import write_atomically
 from .palette import voc_palette
 
 
@@ -220,22 +219,6 @@ def write_json(path: str | Path, data: Mapping[str, Any]) -> None:
     text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
     # A lone surrogate (an undecodable byte of a file name) becomes "?": JSON cannot hold it.
     write_atomically(path, (text + "\n").encode("utf-8", errors="replace"))
-
-
-def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all; parent folders are made.
-
-    Raises:
-        OSError: it cannot be written; what was there before is untouched.
-    """
-    path = Path(path).resolve()  # a link is written through
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _class_ids(values: object, classes: int) -> np.ndarray:

@@ -20,8 +20,8 @@ from models.sclip_segmentor import SCLIPSegmentor
 
 from .arm_runner import ArmRunner
 from .arms import Arm
+from .atomic import write_atomically
 from .distributed import Ranks
-from .result import write_atomically
 from .segmenter import versions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,16 +33,19 @@ _MODULES = (
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file.
+    """The object of a JSON file.
 
     Raises:
         FileNotFoundError: it does not exist.
         ValueError: it is damaged.
     """
     try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
+        data = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error})") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} is damaged (it holds a {type(data).__name__}, not an object)")
+    return data
 
 
 def claim(

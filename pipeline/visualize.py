@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from .atomic import write_atomically
 from .overlay import (
     UNNAMED,
     draw_overlay,
@@ -21,7 +22,7 @@ from .overlay import (
     shorten,
 )
 from .palette import class_colors
-from .result import Segmentation, write_atomically
+from .result import Segmentation
 
 MAIN = (900, 1200)  # the large panel fits in here
 THINNEST = 32  # a panel's short side; images of a few rows are stretched to it

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from .atomic import write_atomically
 from .index_png import write_index_png
-from .result import write_atomically
 from .voc import CLASSES
 from .world import VOC_NOUNS, Scene, load_world, render_scene
 

@@ -392,7 +392,8 @@ def test_no_network(tmp_path):
         assert word in err
 
 
-def test_interrupted(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(tmp_path, number):
     # The program waits for this file to be written; that is when it is interrupted.
     words, output = tmp_path / "words", tmp_path / "out.png"
     os.mkfifo(words)
@@ -404,7 +405,7 @@ def test_interrupted(tmp_path):
             writer = os.open(words, os.O_WRONLY | os.O_NONBLOCK)
         except OSError:  # nobody reads yet
             time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     assert finish(process) == (130, "", "interrupted\n")
     os.close(writer)
     assert not output.exists()

@@ -7,12 +7,11 @@ class i. Boxes are XYWH. `score` is no part of the format; readers ignore it.
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..atomic import AtomicFile
 from ..result import Segmentation, encode_rle
 
 FILE = "annotations.json"
@@ -31,9 +30,7 @@ class CocoExport:
         self._names = class_names
         self._images: list[dict[str, Any]] = []
         self._annotations = 0
-        folder.mkdir(parents=True, exist_ok=True)
-        self._temporary = folder / f".{uuid.uuid4().hex}.tmp"
-        self._file = self._temporary.open("wb")
+        self._file = AtomicFile(self.path)
         self._file.write(b'{"annotations": [')
 
     def add(self, name: str, result: Segmentation) -> None:
@@ -74,15 +71,11 @@ class CocoExport:
             separator = b"\n],\n" if key == b"images" else b",\n"
             self._file.write(separator + b'"' + key + b'": ' + _json(value))
         self._file.write(b"}\n")
-        self._file.close()
-        os.replace(self._temporary, self.path)
+        self._file.commit()
 
     def discard(self) -> None:
         """Leave nothing behind that was not finished."""
-        try:
-            self._file.close()  # fails again on a full disk
-        finally:
-            self._temporary.unlink(missing_ok=True)
+        self._file.discard()
 
 
 def _json(value: object) -> bytes:

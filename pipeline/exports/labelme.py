@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..result import Segmentation, write_atomically
+from ..atomic import write_atomically
+from ..result import Segmentation
 from .per_image import PerImageExport
 from .polygons import mask_polygons
 

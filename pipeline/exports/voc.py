@@ -16,8 +16,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from ..atomic import write_atomically
 from ..index_png import write_index_png
-from ..result import Segmentation, write_atomically
+from ..result import Segmentation
 from .per_image import PerImageExport
 
 MAX_OBJECTS = 254  # of an image: 255 means "not scored"

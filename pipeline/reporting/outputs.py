@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from ..arm_scores import ArmScores
+from ..atomic import write_atomically
 from ..evaluate import image_table, results, score
 from ..predict import Failure, read_prediction
-from ..result import write_atomically
 from ..settings_record import ROOT, recorded_settings
 from ..voc import LABELS, VocDataset
 from .contact_sheet import Row, pick, save_contact_sheet

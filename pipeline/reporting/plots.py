@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..result import write_atomically
+from ..atomic import write_atomically
 from .numbers import (
     METRICS,
     class_differences,

@@ -1,12 +1,13 @@
 """Pictures of every kind become uint8 RGB; everything else is refused in one clear line."""
 
 import io
+import os
 import struct
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from models.images import load_image
 
@@ -171,6 +172,39 @@ def test_files_that_are_no_images(tmp_path):
         assert f"'{path}'" in one_line(error)
 
 
+def test_what_a_name_says_does_not_matter(tmp_path):
+    path = save(tmp_path, Image.new("RGB", (2, 1), BLUE), "a.jpg", format="PNG")
+    np.testing.assert_array_equal(load_image(path), [[BLUE, BLUE]])
+    frames = [Image.new("P", (2, 1), value) for value in (1, 2)]
+    for frame in frames:
+        frame.putpalette([*RED, *GREEN, *BLUE])
+    path = save(tmp_path, frames[0], "b.png", format="GIF", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(load_image(path), [[GREEN, GREEN]])  # the first frame
+
+
+def test_pipes_and_devices_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    for path in (tmp_path / "a.png", "/dev/zero"):
+        with pytest.raises(ValueError, match="is a pipe or a device, not a file") as error:
+            load_image(path)
+        one_line(error)
+
+
+def test_postscript_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", None)  # calling it would fail otherwise
+    path = save(tmp_path, Image.new("RGB", (2, 1)), "a.png", format="EPS")
+    for source in (path, Image.open(path)):
+        with pytest.raises(ValueError, match="PostScript is a program, not a picture"):
+            load_image(source)
+
+
+def test_links_in_a_circle(tmp_path):
+    (tmp_path / "a.png").symlink_to("b.png")
+    (tmp_path / "b.png").symlink_to("a.png")
+    with pytest.raises(FileNotFoundError, match="image not found"):
+        load_image(tmp_path / "a.png")
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.gif", "a.webp", "a.bmp"])
 def test_truncated_files(tmp_path, name):
     rng = np.random.default_rng(0)
@@ -213,7 +247,7 @@ def bomb(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("side", [10_000, 40_000])  # Pillow warns at the first, raises at the other
+@pytest.mark.parametrize("side", [10_000, 60_000])  # Pillow warns at the first, raises at the other
 def test_decompression_bombs(tmp_path, side):
     path = tmp_path / "bomb.png"
     path.write_bytes(bomb(side, side))

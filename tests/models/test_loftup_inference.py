@@ -165,3 +165,25 @@ def test_tiles_cover_the_window_once():
         assert height <= 8 and width <= 8
         covered[top : top + height, left : left + width] += 1
     assert covered.sum() == 30 * 17 and covered[3:33, 5:22].min() == 1
+
+
+@pytest.mark.parametrize("stage", ["_queries", "_values"])
+@torch.no_grad()
+def test_out_of_gpu_memory_means_smaller_tiles(stage, loftup, features, image, monkeypatch, caplog):
+    expected = plain(loftup, features, image)
+    monkeypatch.setattr(loftup_inference, "_CPU_TILE", 32)
+    monkeypatch.setattr(loftup_inference, "_LEAST_TILE", 8)
+    whole, most = getattr(FoldedLoftUp, stage), 12 * 12
+
+    def scarce(self: FoldedLoftUp, x: Tensor, other: object) -> Tensor:
+        pixels = other.height * other.width if stage == "_queries" else len(x)
+        if pixels > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(self, x, other)
+
+    monkeypatch.setattr(FoldedLoftUp, stage, scarce)
+    assert max_error(loftup(features, image), expected) < 2e-5
+    assert "LoftUp goes on in tiles of 16 px" in caplog.text
+    most = 1
+    with pytest.raises(torch.OutOfMemoryError):
+        loftup(features, image)

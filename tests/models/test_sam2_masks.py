@@ -282,6 +282,31 @@ def test_only_classes_of_sam2_are_built(tmp_path):
     OmegaConf.save(config, tmp_path / "bad.yaml")
     with pytest.raises(ValueError, match=r"subprocess\.run"):
         build_sam2(tmp_path / "bad.yaml")
-    (tmp_path / "other.yaml").write_text("seed: 1\n")
-    with pytest.raises(ValueError, match="no SAM 2 configuration"):
-        build_sam2(tmp_path / "other.yaml")
+
+
+CLASS = "_target_: sam2.modeling.sam2_base.SAM2Base"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: 1", "is no SAM 2 configuration"),
+        ("- 1", "is no SAM 2 configuration"),
+        ("model: _target_", "is no SAM 2 configuration"),
+        ("a: [1, 2\nb: }", "is no YAML file of SAM 2: while parsing"),
+        ("\x00\x01", "is no YAML file of SAM 2"),
+        ("model: {_target_: '${nowhere}'}", "is no YAML file of SAM 2: Interpolation key"),
+        (f"model: {{{CLASS}, colour: 1}}", "does not describe a SAM 2: "),
+        ("model: {_target_: sam2.modeling.nothing.SAM2}", "is not a class of the sam2 package"),
+        # Reached through a module of sam2 that imports it.
+        ("model: {_target_: sam2.build_sam.os.mkdir, _args_: [exploded]}", "os.mkdir' is not a cl"),
+        ("model: {_target_: sam2.build_sam.torch.nn.Linear, _args_: [1, 1]}", "is not a class of"),
+        ("model: {_target_: sam2.build_sam.build_sam2}", "is not a class of the sam2 package"),
+    ],
+)
+def test_bad_configs_are_refused_and_run_nothing(text, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.yaml").write_text(text + "\n")
+    with pytest.raises(ValueError, match=message) as raised:
+        build_sam2("bad.yaml")
+    assert "bad.yaml" in str(raised.value) and not (tmp_path / "exploded").exists()

@@ -206,3 +206,19 @@ def test_direct_construction_is_checked():
         Vocabulary(class_names=("a",), words=(("a",),), thresholds=(0.5, None))
     with pytest.raises(ValueError, match="'b' is both wanted and not"):
         Vocabulary(class_names=("a",), words=(("a", "b"),), not_words=(("b",),))
+
+
+def test_odd_but_usable_words():
+    words = ["--help", 'it\'s "so"', "naïve 猫 🐈", "two\nlines", "%s {0} \\", "a" * 5000, "\0"]
+    vocabulary = Vocabulary.parse(words, ["\tsky  blue "])
+    assert vocabulary.class_names == (*words[:3], "two lines", *words[4:])
+    assert vocabulary.background == ("sky blue",)
+
+
+def test_what_is_no_text_is_refused(tmp_path):
+    undecodable = b"caf\xe9".decode("utf-8", errors="surrogateescape")  # as the shell hands it over
+    for words, background in (([undecodable], ()), (["cat"], [undecodable])):
+        with pytest.raises(ValueError, match=r"word 'caf\\udce9' is no valid text; .* UTF-8"):
+            Vocabulary.parse(words, background)
+    with pytest.raises(FileNotFoundError, match="vocabulary file not found: '~nobody-here/words'"):
+        Vocabulary.parse(["@~nobody-here/words"])

@@ -149,18 +149,22 @@ def test_truncated_files(tmp_path, name, share):
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("name", SAVERS)
 @pytest.mark.parametrize(
-    "content",
+    ("content", "message"),
     [
-        b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 3\n",
-        b"<!doctype html><html>Not found</html>",
-        b"\x00" * 4096,
-        pickle.dumps({"a": 1}, protocol=4),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 3\n",
+         r"not a weights file but a Git LFS pointer .* run `git lfs pull`"),
+        (b"<!doctype html><html>Not found</html>",
+         r"not a weights file but a web page .* /resolve/"),
+        (b"\xef\xbb\xbf\n  <html>", "but a web page"),
+        (b"\x00" * 4096, "not a weights file, delete it"),
+        (b"<\x00\x00\x00\x00\x00\x00\x00{", "not a weights file, delete it"),
+        (pickle.dumps({"a": 1}, protocol=4), "not a weights file, delete it"),
     ],
-    ids=["lfs", "html", "zeros", "pickle"],
-)
-def test_files_that_hold_something_else(tmp_path, name, content):
+    ids=["lfs", "html", "indented html", "zeros", "cut header", "pickle"],
+)  # fmt: skip
+def test_files_that_hold_something_else(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(WeightsError, match="not a weights file") as error:
+    with pytest.raises(WeightsError, match=message) as error:
         load_loftup(tmp_path / name)
     # torch's own message would advise to load the file unsafely
     assert "weights_only" not in one_line(error)
@@ -206,6 +210,16 @@ def test_torchscript_and_pickled_modules_are_refused(tmp_path):
     with pytest.raises(WeightsError, match=r"pickled Python code \(torch\.nn") as error:
         read_state_dict(tmp_path / "module.pt")
     one_line(error)
+
+
+def test_too_little_memory_is_not_called_damage(tmp_path, monkeypatch):
+    def burst(*args, **kwargs):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 B")
+
+    torch.save(random_loftup(), tmp_path / "a.bin")
+    monkeypatch.setattr(torch, "load", burst)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        read_state_dict(tmp_path / "a.bin")
 
 
 # Strictness

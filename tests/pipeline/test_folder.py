@@ -23,9 +23,11 @@ import pipeline.folder
 from models.images import load_image
 from models.protocols import Protocol
 from models.vocabulary import Vocabulary
+from pipeline.atomic import AtomicFile
 from pipeline.folder import check_output, result_file, segment_folder
 from pipeline.result import Segmentation, decode_rle
 from pipeline.segmenter import Segmenter
+from tests.disk import full_disk
 
 WORDS = ["cat,kitten", "dog"]
 
@@ -219,17 +221,17 @@ def test_heat_maps_of_other_results(photos, tmp_path):
 def die_at(write: int, monkeypatch) -> None:
     """Kill this process, without any warning, when it has written half of its n-th file."""
     count = 0
-    whole = Path.write_bytes
+    whole = AtomicFile.write
 
-    def write_bytes(path: Path, data: bytes) -> int:
+    def write_half(file: AtomicFile, data: bytes) -> None:
         nonlocal count
         count += 1
         if count == write:
-            whole(path, data[: len(data) // 2])
+            whole(file, data[: len(data) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
-        return whole(path, data)
+        whole(file, data)
 
-    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    monkeypatch.setattr(AtomicFile, "write", write_half)
 
 
 def test_killed_again_and_again(photos, tmp_path, monkeypatch):
@@ -323,12 +325,58 @@ def test_other_errors_are_not_hidden(photos, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="shapes differ"):
         segment_folder(FastSegmenter(bug), photos, WORDS, tmp_path / "out")
 
-    def full(path: Path, data: dict) -> None:
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pipeline.folder, "write_json", full)
-    with pytest.raises(OSError, match="No space left"):
-        segment_folder(FastSegmenter(), photos, WORDS, tmp_path / "out")
+def test_a_full_disk_loses_nothing(photos, tmp_path):
+    output = tmp_path / "out"
+    save_image(photos / "b" / "c.PNG", 3, size=(300, 300))  # its picture is the largest file
+    message = (
+        rf"cannot write {output}/pictures/b/c\.PNG\.jpg: File too large; 2 of 4 images are done;"
+    )
+    with full_disk(200_000), pytest.raises(OSError, match=message):
+        segment_folder(FastSegmenter(), photos, WORDS, output)
+    assert not list(output.rglob(".*"))
+    rest = FastSegmenter()
+    segment_folder(rest, photos, WORDS, output)
+    assert [Path(path).name for path in rest.seen] == ["c.PNG", "c.bmp"]
+    segment_folder(FastSegmenter(), photos, WORDS, tmp_path / "whole")
+    assert contents(output) == contents(tmp_path / "whole")
+
+
+def test_files_that_others_made(photos, tmp_path):
+    # A record that is JSON, but none of ours, is made anew; settings of that kind are refused.
+    output = tmp_path / "out"
+    segment_folder(FastSegmenter(), photos, WORDS, output)
+    before = contents(output)
+    for text in ("[]", '{"image": {"sha256": "0"}}', '{"image": {"sha256": "0"}, "masks": [1]}',
+                 "[" * 100_000):  # fmt: skip
+        result_file(output, "json", "a").write_text(text)
+        again = FastSegmenter()
+        segment_folder(again, photos, WORDS, output)
+        assert len(again.seen) == 1 and contents(output) == before
+    (output / "settings.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"settings\.json is damaged \(it holds a list, not"):
+        segment_folder(FastSegmenter(), photos, WORDS, output)
+
+
+def test_an_image_that_cannot_have_results(photos, tmp_path, monkeypatch):
+    save_image(photos / ("n" * 251 + ".png"), 1)  # with ".json" the name is too long
+    os.mkfifo(photos / "pipe.png")
+    (photos / "self.png").symlink_to("self.png")
+    outcomes = segment_folder(FastSegmenter(), photos, WORDS, tmp_path / "out")
+    failed = [o.reason for o in outcomes if o.status == "failed"]
+    assert len(failed) == 3 and len(outcomes) == 7
+    for reason, words in zip(
+        failed, ("File name too long", "is a pipe or a device", "not found"), strict=True
+    ):
+        assert words in reason
+
+    def burst(path: Path) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(pipeline.folder, "load_image", burst)
+    save_image(photos / "new.png", 1)
+    outcomes = segment_folder(FastSegmenter(), photos / "new.png", WORDS, tmp_path / "out2")
+    assert "new.png' needs more memory than there is; shrink it" in outcomes[0].reason
 
 
 def test_another_image_of_the_same_name(photos, tmp_path):

@@ -28,6 +28,7 @@ def here(tmp_path, monkeypatch) -> Path:
         (["p/q/../b.jpg", "p/b.jpg", "./p/b.jpg"], {"p/q/../b.jpg": "b"}),  # once
         (["p/b.jpg", "p/q"], {"p/b.jpg": "b", "p/q/a.tiff": "q/a"}),
         (["p/b.jpg", "p/gone"], {"p/b.jpg": "b", "p/gone": "gone"}),  # shows when it is read
+        (["p/b.jpg", "p/" + "n" * 300], {"p/b.jpg": "b", "p/" + "n" * 300: "n" * 300}),
         # Equal but for the ending, or for case; and one that is called like another in full.
         (["x/a.jpg", "x/b.jpg", "x/a.png"],
          {"x/a.jpg": "a.jpg", "x/b.jpg": "b", "x/a.png": "a.png"}),
@@ -63,6 +64,7 @@ def test_a_list(here):
         (["@"], ValueError, "'@' must name a text file with one image path per line"),
         (["@p"], ValueError, "'@p' must name a text file"),
         (["@gone.txt"], FileNotFoundError, "image list not found: 'gone.txt'"),
+        (["@~nobody-here/x"], FileNotFoundError, "image list not found: '~nobody-here/x'"),
         (["@e/readme.txt"], ValueError, "image list 'e/readme.txt' names no image"),
         (["@latin"], ValueError, "'latin' is not UTF-8 text"),
         (["p/b.jpg", "p/out/pictures/a.jpg"], ValueError, "a.jpg' is inside --output"),
@@ -89,3 +91,12 @@ def test_one_or_several(here):
     several = ["p"], ["@list"], ["a", "b"], ["a", "a"]
     assert [is_several(x) for x in one] == [False] * 4
     assert [is_several(x) for x in several] == [True] * 4
+
+
+def test_links_in_a_circle_do_not_go_round(here):
+    Path("p/again").symlink_to("..")
+    Path("p/self.png").symlink_to("self.png")
+    Path("p/x.png").mkdir()  # called like an image, but a folder
+    Path("p/x.png/y.png").touch()
+    names = [image.name for image in find_images(["p"], Path("p/out"))]
+    assert names == ["a", "b", "self", "q/a", "x.png/y"]

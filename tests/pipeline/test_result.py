@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pipeline.palette import voc_palette
-from pipeline.result import Segmentation, decode_rle, encode_rle, write_atomically
+from pipeline.result import Segmentation, decode_rle, encode_rle
 
 H, W = 4, 6
 
@@ -162,37 +162,3 @@ def test_label_map_keeps_all_values(tmp_path):
     result.save_label_map(tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:
         np.testing.assert_array_equal(np.asarray(image), values)
-
-
-def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "a.txt"
-    write_atomically(path, b"old")
-
-    def full_disk(*_args: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full_disk)
-        with pytest.raises(OSError, match="No space"):
-            write_atomically(path, b"new")
-    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
-    write_atomically(path, b"new")
-    assert path.read_bytes() == b"new" and list(tmp_path.iterdir()) == [path]
-
-
-def test_unwritable_places(tmp_path):
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(OSError):
-        write_atomically(tmp_path / "file" / "a.txt", b"")
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError):
-        write_atomically(tmp_path / "folder", b"")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
-
-
-def test_link_is_written_through(tmp_path):
-    target, link = tmp_path / "target", tmp_path / "link"
-    target.write_text("old")
-    link.symlink_to(target)
-    write_atomically(link, b"new")
-    assert link.is_symlink() and target.read_text() == "new"

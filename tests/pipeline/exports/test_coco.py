@@ -1,6 +1,5 @@
 """pycocotools reads the file, and every mask is what it was."""
 
-import functools
 import json
 
 import numpy as np
@@ -9,6 +8,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from pipeline.exports.coco import CocoExport
+from tests.disk import contents, full_disk
 
 from .samples import NAMES, H, W, all_masks, masks, result
 
@@ -65,21 +65,13 @@ def test_nothing_at_all(tmp_path):
 
 
 def test_a_full_disk(tmp_path):
+    (tmp_path / "annotations.json").write_text("old")
     export = CocoExport(tmp_path, NAMES)
-
-    class Full:
-        def write(self, _data: bytes) -> None:
-            raise OSError(28, "No space left on device")
-
-        close = functools.partialmethod(write, b"")
-
-    export._file.close()
-    export._file = Full()
-    with pytest.raises(OSError, match="No space"):
+    with full_disk(10), pytest.raises(OSError, match=r"annotations\.json: File too large"):
         export.add("a.jpg", all_masks())
-    with pytest.raises(OSError, match="No space"):
-        export.discard()
-    assert not list(tmp_path.iterdir())
+        export.finish()
+    export.discard()
+    assert contents(tmp_path) == {"annotations.json": b"old"}
 
 
 def test_discarded(tmp_path):
