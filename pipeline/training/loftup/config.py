@@ -45,6 +45,7 @@ class LoftUpConfig:
     fresh: int = _option(2, "of a batch new in every step, where there is a pool")
     frequencies: int = _option(GUIDE_FREQUENCIES, "guide frequencies listened to, lowest first")
     learn_phases: bool = _option(True, "the guide's phases are learnt, else stay random")
+    local: bool = _option(False, "start as a local average of the cells, not at random")
     average: float = _option(0.0, "decay of the average of weights that is kept; 0 = the weights")
     freeze: float = _option(1.0, "progress 0…1 from which batch norms stay fixed; 1 = never")
     precision: str = _option("fp32", "bf16: mixed precision", choices=tuple(PRECISIONS))
@@ -70,6 +71,7 @@ class LoftUpConfig:
             expect(0 <= getattr(self, name) <= 1, name, "between 0 and 1")
         for name in ("average", "teacher_decay"):
             expect(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
+        expect(not self.local or self.freeze == 0, "freeze", "0 with a local start")
         expect(self.lr > 0, "lr", "above 0")
         expect(1 <= self.frequencies <= GUIDE_FREQUENCIES, "frequencies", f"1…{GUIDE_FREQUENCIES}")
         expect(1 <= self.enlarge[0] <= self.enlarge[1], "enlarge", "1 <= least <= greatest")

@@ -28,6 +28,7 @@ from .processes import Processes
 from .records import Best, Settings, TensorBoard, draw_curves
 from .samples import Source
 from .stage import Stage, prepare
+from .start import start_locally
 from .stage1 import FirstStage
 from .stage2 import SecondStage
 from .validation import Validator, feature_picture
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 STAGES: dict[int, type[FirstStage] | type[SecondStage]] = {1: FirstStage, 2: SecondStage}
 BEST = "best.safetensors"
+_START_IMAGES = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,6 +129,11 @@ def train(
     """
     stage = build_stage(config, backbone, options.init)
     loftup, main = stage.loftup, processes.rank == 0
+    if config.local and options.init is None:
+        rng, cells = norms_generator(config.seed, 0), config.side // backbone.patch
+        images = [source.draw(rng, config.side).image for _ in range(_START_IMAGES)]
+        images = [torch.from_numpy(image).permute(2, 0, 1) for image in images]
+        start_locally(loftup, (cells, cells), images, config.frequencies, rng)
     optimizer = (MuonAdamW if config.optimizer == "muon" else PlainAdamW)(loftup, config.lr)
     average, norms, best = MovingAverage(loftup, config.average), Norms(loftup, config), Best()
     told = {"backbone": backbone.name, "weights": backbone.weights, "data": source.name}
@@ -176,9 +183,9 @@ def train(
         for step in run.steps():
             rng = step_generator(config.seed, processes.rank, step)
             samples, examples = pool.batch(step, rng)
+            norms.advance(run.progress, pool.images, step)
             if main and step == 0:
                 judge(0, pool.images, measure=True, picture=options.picture_every > 0)
-            norms.advance(run.progress, pool.images, step)
             rate = run.rate(config.lr, config.schedule)
             terms = module(stage.batch(samples, examples, rng))
             loftup.zero_grad()
