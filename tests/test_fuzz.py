@@ -277,8 +277,8 @@ def small(
         return plain(random_preset, **options)
 
     @functools.cache
-    def encoder(clip: torch.nn.Module, tokenizer: Callable) -> TextEncoder:
-        return TextEncoder(clip, tokenizer, DEFAULT_TEMPLATES[:2])
+    def encoder(*args: object, **options: object) -> TextEncoder:
+        return TextEncoder(*args, templates=DEFAULT_TEMPLATES[:2], **options)
 
     # As in a terminal, even if the tests run in the background, where it is ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
