@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 
 class WriteError(OSError):
@@ -21,36 +22,40 @@ class AtomicFile:
             file.write(b"...")
 
     Parent folders are made. What was there before stays until then. A link is written through;
-    pipes and devices (/dev/stdout) take what comes as it comes.
+    pipes and devices (/dev/stdout) take what comes as it comes. Nothing is made before the first
+    `write`.
 
     Args:
         path: its name.
 
     Raises:
-        WriteError: now or later, it cannot be written.
+        WriteError: later, it cannot be written.
     """
 
     def __init__(self, path: str | Path) -> None:
         self._given = path
-        self._temporary: Path | None = None
-        with self._said():
-            check_replaceable(path)
-            if is_special(path):
-                self._file = open(path, "wb")
-                return
-            self._path = Path(os.path.realpath(path))
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._temporary = self._path.parent / f".{uuid.uuid4().hex}.tmp"
-            self._file = self._temporary.open("wb")
+        self._path = Path(os.path.realpath(path))
+        self._temporary: Path | None = None  # where it is now
+        self._file: BinaryIO | None = None
+
+    def _open(self) -> BinaryIO:
+        check_replaceable(self._given)
+        if is_special(self._given):
+            return open(self._given, "wb")
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = self._path.parent / f".{uuid.uuid4().hex}.tmp"
+        return self._temporary.open("wb")
 
     def write(self, data: bytes) -> None:
         """Append."""
         with self._said():
+            self._file = self._file or self._open()
             self._file.write(data)
 
     def commit(self) -> None:
         """Give the file its name."""
         with self._said():
+            self._file = self._file or self._open()  # there may have been nothing to write
             self._file.close()  # where a full disk may show first
             if self._temporary is not None:
                 os.replace(self._temporary, self._path)
@@ -58,8 +63,9 @@ class AtomicFile:
 
     def discard(self) -> None:
         """Leave nothing of a file that is not committed; once it is, do nothing."""
-        with contextlib.suppress(OSError):  # a full disk was reported when it was written to
-            self._file.close()
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # a full disk was reported when it was written to
+                self._file.close()
         if self._temporary is not None:
             with contextlib.suppress(OSError):
                 self._temporary.unlink(missing_ok=True)

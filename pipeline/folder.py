@@ -107,7 +107,9 @@ def segment_folder(
                 try:
                     outcomes.append(_segment(segmenter, file, words, output, heatmaps))
                 except _FailedError as error:
-                    outcomes.append(Outcome(*map(str, file), "failed", reason=str(error)))
+                    outcomes.append(
+                        Outcome(*map(str, file), "failed", reason=" ".join(str(error).split()))
+                    )
                     bar.set_postfix(failed=sum(o.status == "failed" for o in outcomes))
         _write_summary(output / "summary.csv", outcomes)
     except (KeyboardInterrupt, WriteError) as error:
@@ -234,7 +236,7 @@ def _segment(
                 return outcome
         image = load_image(file.path)
     except (OSError, ValueError) as error:
-        raise _FailedError(" ".join(str(error).split())) from error
+        raise _FailedError(str(error)) from error
     except MemoryError as error:
         raise _FailedError(f"'{file.path}' needs more memory than there is; shrink it") from error
     try:

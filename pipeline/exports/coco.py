@@ -15,6 +15,7 @@ from ..atomic import AtomicFile
 from ..result import Segmentation, encode_rle
 
 FILE = "annotations.json"
+_START = b'{"annotations": [\n'
 
 
 class CocoExport:
@@ -31,7 +32,6 @@ class CocoExport:
         self._images: list[dict[str, Any]] = []
         self._annotations = 0
         self._file = AtomicFile(self.path)
-        self._file.write(b'{"annotations": [')
 
     def add(self, name: str, result: Segmentation) -> None:
         """One image more; `name` is its path relative to the data set, with slashes."""
@@ -54,7 +54,7 @@ class CocoExport:
                 "iscrowd": 0,
                 "score": float(result.scores[index]),
             }
-            self._file.write((b",\n" if self._annotations else b"\n") + _json(annotation))
+            self._file.write((b",\n" if self._annotations else _START) + _json(annotation))
             self._annotations += 1
 
     def finish(self) -> None:
@@ -69,6 +69,8 @@ class CocoExport:
             (b"info", {}),
         ):
             separator = b"\n],\n" if key == b"images" else b",\n"
+            if key == b"images" and not self._annotations:
+                separator = _START + b"],\n"
             self._file.write(separator + b'"' + key + b'": ' + _json(value))
         self._file.write(b"}\n")
         self._file.commit()

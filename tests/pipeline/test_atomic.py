@@ -27,6 +27,11 @@ def test_whatever_stops_it_leaves_nothing(tmp_path):
         raise KeyboardInterrupt
     assert contents(tmp_path) == {}
     file.discard()  # again: nothing
+    AtomicFile(tmp_path / "a.txt").discard()
+    assert contents(tmp_path) == {}
+    AtomicFile(tmp_path / "empty").commit()
+    assert contents(tmp_path) == {"empty": b""}
+    (tmp_path / "empty").unlink()
     with AtomicFile(tmp_path / "a.txt") as file:
         file.write(b"one ")
         assert not (tmp_path / "a.txt").exists()

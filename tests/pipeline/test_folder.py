@@ -374,9 +374,9 @@ def test_an_image_that_cannot_have_results(photos, tmp_path, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(pipeline.folder, "load_image", burst)
-    save_image(photos / "new.png", 1)
-    outcomes = segment_folder(FastSegmenter(), photos / "new.png", WORDS, tmp_path / "out2")
-    assert "new.png' needs more memory than there is; shrink it" in outcomes[0].reason
+    save_image(photos / "very\nnew.png", 1)
+    outcomes = segment_folder(FastSegmenter(), photos / "very\nnew.png", WORDS, tmp_path / "out2")
+    assert "very new.png' needs more memory than there is; shrink it" in outcomes[0].reason
 
 
 def test_another_image_of_the_same_name(photos, tmp_path):

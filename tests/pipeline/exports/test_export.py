@@ -5,6 +5,7 @@ import tracemalloc
 
 import pytest
 
+from pipeline.atomic import AtomicFile
 from pipeline.exports import FORMATS
 from pipeline.exports.export import Export, check_names
 from pipeline.result import Segmentation
@@ -98,3 +99,13 @@ def test_memory_does_not_grow_with_the_images(tmp_path):
         kept, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert kept / 200 < 1000  # bytes an image: its name and size; a mask alone has 2400
+
+
+def test_interrupted_while_it_is_made(tmp_path, monkeypatch):
+    def stop(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AtomicFile, "write", stop)
+    with pytest.raises(KeyboardInterrupt), Export(tmp_path, FORMATS, NAMES) as export:
+        export.add(result(), "a.png")
+    assert names(tmp_path) == []
