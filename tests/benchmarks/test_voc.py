@@ -1,4 +1,8 @@
-"""The program as users run it, also when it is killed or shared by processes."""
+"""The program as users run it, also when it is killed or shared by processes.
+
+Scoring and plotting the same predictions again would take most of the time: plots are drawn once,
+and where processes are wanted they are copies of this one, with the models that it has loaded.
+"""
 
 import csv
 import functools
@@ -20,11 +24,13 @@ from PIL import Image
 
 import models.loftup_sclip_segmentor
 import models.weights
+import pipeline.reporting.outputs
 from benchmarks.voc import ARMS, main
 from pipeline.arms import parse_arms
 from pipeline.index_png import read_index_png, write_index_png
 from pipeline.voc import CLASSES
 from pipeline.world import VOC_NOUNS, load_world, render_scene
+from tests.processes import launcher_settings, start_copy
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "benchmarks" / "voc.py"
@@ -35,20 +41,25 @@ SIZE = (100, 140)
 ENVIRONMENT = {"GIT_DIR": str(ROOT / "nowhere"), "OMP_NUM_THREADS": "1"}
 
 
-@pytest.fixture(autouse=True)
-def settings(monkeypatch):
+load_clip_once = functools.cache(models.loftup_sclip_segmentor.LoftUpSCLIPSegmentor)
+load_sam_once = functools.cache(models.weights.load_sam2)
+
+
+def prepare(patch: pytest.MonkeyPatch) -> None:
     """The subprocesses' environment here as well; models are loaded once."""
     for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(models.loftup_sclip_segmentor, "LoftUpSCLIPSegmentor", load_clip_once)
-    monkeypatch.setattr(models.weights, "load_sam2", load_sam_once)
+        patch.setenv(name, value)
+    patch.setattr(models.loftup_sclip_segmentor, "LoftUpSCLIPSegmentor", load_clip_once)
+    patch.setattr(models.weights, "load_sam2", load_sam_once)
+
+
+@pytest.fixture(autouse=True)
+def settings(monkeypatch):
+    prepare(monkeypatch)
+    monkeypatch.setattr(pipeline.reporting.outputs, "save_plots", lambda *_: [])
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
-
-
-load_clip_once = functools.cache(models.loftup_sclip_segmentor.LoftUpSCLIPSegmentor)
-load_sam_once = functools.cache(models.weights.load_sam2)
 
 
 @pytest.fixture(scope="module")
@@ -86,22 +97,26 @@ def options(root: Path, output: Path, *more: object, arms: tuple[str, ...] = NAM
 
 @pytest.fixture(scope="module")
 def finished(made, tmp_path_factory) -> Path:
-    """The output of a run that nothing interrupted."""
+    """The output of a run that nothing interrupted, with its plots."""
     output = tmp_path_factory.mktemp("made") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in ENVIRONMENT.items():
-            patch.setenv(name, value)
+        prepare(patch)
         assert main(options(made, output)) == 0
     return output
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+def files(folder: Path, *, without: str | None = None) -> dict[str, bytes]:
+    """Contents by name; those below the folder `without` are left out."""
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file() and p.relative_to(folder).parts[0] != without
+    }
 
 
 def assert_same_results(output: Path, expected: Path) -> None:
-    """Results and predictions, bit by bit; times may differ, other files not."""
-    found, wanted = files(output), files(expected)
+    """Results and predictions, bit by bit; times may differ, other files but plots not."""
+    found, wanted = (files(folder, without="plots") for folder in (output, expected))
     assert found.keys() == wanted.keys()
     for name in wanted:
         if name in ("results.json", "images.csv") or name.startswith("predictions/"):
@@ -111,6 +126,7 @@ def assert_same_results(output: Path, expected: Path) -> None:
 
 
 def start(*argv: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """The program as a file, by an interpreter of its own."""
     return subprocess.Popen(
         [sys.executable, *launcher, str(PROGRAM), *argv],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | ENVIRONMENT,
@@ -130,6 +146,8 @@ def test_what_a_run_gives(finished, made, capsys, tmp_path):
     counts = {"listed": 5, "asked": 5, "scored": 5, "official": 1449, "failed": []}
     assert results["images"] == counts
     assert list(results["arms"]) == list(NAMES) and len(results["differences"]) == 3
+    drawn = {path.name for path in (finished / "plots").iterdir()}
+    assert {"arms.png", "classes.png", "sizes.png", "times.png"} <= drawn
     settings = results["settings"]
     assert settings["preset"] == "tiny" and settings["baseline"] == "bilinear"
     assert settings["root"] == str(made) and settings["resamples"] == 50
@@ -271,20 +289,22 @@ def test_defaults(capsys):
     assert stop.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "rendered-voc without --root" in text and "--min-confidence" in text
+    out, err = start("--help").communicate()  # it is also found as a file
+    assert "--score-only" in out and err == ""
 
 
 def killed_once(argv: list[str], output: Path, chance: random.Random) -> int:
     """Start, SIGKILL soon after a few new predictions; gives how many there are."""
     pattern = "predictions/*/*.png"
     enough = len(list(output.glob(pattern))) + chance.randint(1, 3)
-    process = start(*argv)
+    process = start_copy(main, argv, out=output.with_suffix(".txt"))
     while len(list(output.glob(pattern))) < enough:
-        assert process.poll() is None, process.communicate()
+        assert process.is_alive(), process.exitcode
         time.sleep(0.005)
     time.sleep(chance.uniform(0, 0.05))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL  # before it came to its end
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL  # before it came to its end
     return len(list(output.glob(pattern)))
 
 
@@ -324,6 +344,22 @@ def test_killed_ten_times(made, tmp_path, capsys):
 
 
 def test_two_processes(finished, made, tmp_path):
+    output, printed = tmp_path / "out", [tmp_path / f"{rank}.txt" for rank in range(2)]
+    processes = [
+        start_copy(main, options(made, output), out=out, environment=environment)
+        for out, environment in zip(printed, launcher_settings(2), strict=True)
+    ]
+    for process in processes:
+        process.join(300)
+        assert process.exitcode == 0
+    assert printed[0].read_text().endswith(f"wrote {output}\n") and printed[1].read_text() == ""
+    assert_same_results(output, finished)
+    timings = json.loads((output / "timings.json").read_text())
+    assert timings["machine"]["processes"] == 2
+
+
+@pytest.mark.slow
+def test_torchrun(finished, made, tmp_path):
     output = tmp_path / "out"
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     process = start(*options(made, output), launcher=launcher)
@@ -331,5 +367,3 @@ def test_two_processes(finished, made, tmp_path):
     assert process.returncode == 0, err
     assert out.count("wrote ") == 1
     assert_same_results(output, finished)
-    timings = json.loads((output / "timings.json").read_text())
-    assert timings["machine"]["processes"] == 2

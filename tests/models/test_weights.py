@@ -5,9 +5,10 @@ import json
 import os
 import pickle
 import socket
-import subprocess
 import sys
 import time
+import traceback
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ from models.weights import (
     resolve,
 )
 from tests import golden, hub
+from tests.processes import FORK
 
 ROOT = Path(__file__).parents[2]
 TINY_SAM = ROOT / "models" / "tiny" / "sam2_tiny.yaml"
@@ -280,26 +282,38 @@ def test_unknown_loftup_names_list_the_known():
 
 # The hub and its cache
 
-LOAD = """
-import json, sys, torch
-from models.weights import load_loftup
-loftup = load_loftup("loftup_clip")
-json.dump([loftup.dim, float(sum(p.double().sum() for p in loftup.state_dict().values()))],
-          sys.stdout)
-"""
 
+def load_official(folder: Path, **environment: str) -> tuple[int | None, str, str]:
+    """Load LoftUp where the environment is as given; exit code, what is printed, errors.
 
-def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
-    """In a process of its own: huggingface_hub reads the environment when imported."""
-    own = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGINGFACE_"))}
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env={**own, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    In a process of its own, as huggingface_hub reads the environment when it is imported.
+    """
+    printed, errors = folder / "out.txt", folder / "err.txt"
+
+    def run() -> None:
+        for name in [name for name in os.environ if name.startswith(("HF_", "HUGGINGFACE_"))]:
+            del os.environ[name]
+        os.environ |= environment
+        for name in [name for name in sys.modules if name.split(".")[0] == "huggingface_hub"]:
+            del sys.modules[name]
+        with (
+            printed.open("w") as out,
+            redirect_stdout(out),
+            errors.open("w") as err,
+            redirect_stderr(err),
+        ):
+            try:
+                loftup = load_loftup("loftup_clip")
+                total = float(sum(p.double().sum() for p in loftup.state_dict().values()))
+                print(json.dumps([loftup.dim, total]))
+            except Exception:
+                traceback.print_exc()
+                raise SystemExit(1) from None
+
+    process = FORK.Process(target=run, daemon=True)
+    process.start()
+    process.join(120)
+    return process.exitcode, printed.read_text(), errors.read_text()
 
 
 @pytest.mark.parametrize(
@@ -311,26 +325,27 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
 )
 def test_official_file_in_the_cache(tmp_path, variable, environment):
     state = random_loftup(512)
-    cache = tmp_path / "hub" if variable == "HF_HOME" else tmp_path
+    cache = tmp_path / "home" / "hub" if variable == "HF_HOME" else tmp_path / "home"
     hub.add_to_cache(
         cache, "haiwen/loftup-clip", "pytorch_model.bin", lambda path: torch.save(state, path)
     )
-    done = run_python(LOAD, **environment, **{variable: str(tmp_path)})
-    assert done.returncode == 0, done.stderr
-    dim, total = json.loads(done.stdout)
+    code, out, err = load_official(tmp_path, **environment, **{variable: str(tmp_path / "home")})
+    assert code == 0, err
+    dim, total = json.loads(out)
     assert dim == 512
     assert total == pytest.approx(float(sum(p.double().sum() for p in state.values())))
 
 
 def test_without_network_the_error_is_quick(tmp_path):
     start = time.monotonic()
-    done = run_python(LOAD, HF_HUB_CACHE=str(tmp_path), HF_ENDPOINT="http://127.0.0.1:9")
-    assert time.monotonic() - start < 30  # most of it is importing torch
-    assert done.returncode == 1
-    last = done.stderr.strip().splitlines()[-1]
+    settings = {"HF_HUB_CACHE": str(tmp_path / "home"), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    code, _, err = load_official(tmp_path, **settings)
+    assert time.monotonic() - start < 15
+    assert code == 1
+    last = err.strip().splitlines()[-1]
     assert "WeightsNotFoundError: weights missing: haiwen/loftup-clip/pytorch_model.bin" in last
-    assert str(tmp_path) in last and "download_weights.py" in last
-    assert "Retrying" not in done.stderr
+    assert str(tmp_path / "home") in last and "download_weights.py" in last
+    assert "Retrying" not in err
 
 
 def test_offline_is_said(cache, monkeypatch):

@@ -1,32 +1,18 @@
 """Processes that share a job: alone, as the launcher's only one, and two of them."""
 
 import multiprocessing
-import socket
 
 import pytest
 import torch
 import torch.distributed as dist
 
 from pipeline.distributed import Ranks, join_ranks
-
-
-def environment(rank: int, world: int) -> dict[str, str]:
-    """What torchrun sets."""
-    return {
-        "RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
-    }  # fmt: skip
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+from tests.processes import FORK, launcher_settings
 
 
 @pytest.fixture(autouse=True)
 def no_launcher(monkeypatch):
-    for name in environment(0, 1):
+    for name in launcher_settings(1)[0]:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -39,7 +25,7 @@ def test_alone():
 
 
 def test_the_only_one_of_a_launcher(monkeypatch):
-    for name, value in environment(0, 1).items():
+    for name, value in launcher_settings(1)[0].items():
         monkeypatch.setenv(name, value)
     with pytest.raises(RuntimeError, match="stop"), join_ranks("cpu") as ranks:
         assert ranks == Ranks(0, 1, torch.device("cpu"))
@@ -54,7 +40,7 @@ def test_no_such_device():
 
 
 def test_a_gpu_for_every_process(monkeypatch):
-    for name, value in environment(1, 2).items():
+    for name, value in launcher_settings(2)[1].items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("pipeline.distributed.pick_device", lambda name: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
@@ -77,12 +63,10 @@ def _share(settings: dict[str, str], queue: multiprocessing.Queue) -> None:
 
 
 def test_two_processes():
-    context = multiprocessing.get_context("fork")  # torch need not be imported again
-    queue = context.Queue()
-    first = environment(0, 2)
+    queue = FORK.Queue()
     processes = [
-        context.Process(target=_share, args=(first | {"RANK": str(r)}, queue), daemon=True)
-        for r in range(2)
+        FORK.Process(target=_share, args=(settings, queue), daemon=True)
+        for settings in launcher_settings(2)
     ]
     for process in processes:
         process.start()
