@@ -9,6 +9,7 @@ Shapes: K classes, N classes that are not wanted, Q query words.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import logging
 import unicodedata
@@ -85,7 +86,8 @@ class Vocabulary:
         """Read what a user types.
 
         In all lists a comma separates words, and "@file" stands for the lines of a UTF-8 file (`#`
-        starts a comment). Everything else, quotes too, is part of a word.
+        starts a comment). Everything else, quotes too, is part of a word. A word of two classes
+        counts for the first, with a warning.
 
         Args:
             entries: class names; "sofa,couch" names a class and its synonyms.
@@ -97,7 +99,8 @@ class Vocabulary:
         Raises:
             FileNotFoundError: an @file does not exist.
             ValueError: nothing named, blank words, repeated names, an unreadable @file, a word
-                that is both wanted and not, or a threshold for no class.
+                that is both wanted and not, a class whose words are all of earlier ones, or a
+                threshold for no class.
         """
         words = _groups(entries, "vocabulary")
         others = _groups(not_words, "not-words")
@@ -112,8 +115,7 @@ class Vocabulary:
             not_words=others,
             thresholds=_per_class(thresholds, words) if words and thresholds else (),
         )
-        _warn_shared(words)
-        return vocabulary
+        return dataclasses.replace(vocabulary, words=_own_words(words))
 
     @property
     def query_words(self) -> tuple[str, ...]:
@@ -228,16 +230,29 @@ def _refuse_repeats(words: Iterable[str], message: str) -> None:
         seen.add(word.casefold())
 
 
-def _warn_shared(groups: Sequence[tuple[str, ...]]) -> None:
+def _own_words(groups: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
+    """The groups without the words of earlier ones, which a user is told of.
+
+    Scored for both, such a word would halve its own probability, and neither class be confident.
+
+    Raises:
+        ValueError: nothing is left of a group.
+    """
     owner: dict[str, str] = {}
+    own = []
     for group in groups:
-        for word in group:
-            first = owner.setdefault(word.casefold(), group[0])
-            if first != group[0]:
+        name = group[0]
+        first = [owner.setdefault(word.casefold(), name) for word in group]
+        own.append(tuple(word for word, of in zip(group, first, strict=True) if of == name))
+        if not own[-1]:
+            raise ValueError(
+                f"class '{name}' has no word of its own, all are of '{first[0]}'; remove it, or "
+                "add a word"
+            )
+        for word, of in zip(group, first, strict=True):
+            if of != name:
                 logger.warning(
-                    "'%s' belongs to '%s' and '%s': the two share its probability, and where it "
-                    "decides, '%s' wins because it comes first",
-                    word, first, group[0], first,
+                    "'%s' belongs to '%s' and '%s': it counts for '%s', which comes first",
+                    word, of, name, of,
                 )  # fmt: skip
-        if all(owner[word.casefold()] != group[0] for word in group):
-            logger.warning("'%s' is never found: give it a word of its own", group[0])
+    return tuple(own)

@@ -90,23 +90,21 @@ def test_too_many_classes():
         Vocabulary.parse([*names, "one more"])
 
 
-def test_shared_word_is_kept_with_a_warning(caplog):
+def test_a_shared_word_counts_for_the_first_class(caplog):
     with caplog.at_level(logging.WARNING):
-        vocabulary = Vocabulary.parse(["sofa,seat", "chair,Seat"])
-    assert vocabulary.words == (("sofa", "seat"), ("chair", "Seat"))
+        vocabulary = Vocabulary.parse(["sofa,seat", "Seat,chair", "stool,chair"])
+    assert vocabulary.class_names == ("sofa", "Seat", "stool")
+    assert vocabulary.words == (("sofa", "seat"), ("chair",), ("stool",))
     assert [record.getMessage() for record in caplog.records] == [
-        "'Seat' belongs to 'sofa' and 'chair': the two share its probability, and where it "
-        "decides, 'sofa' wins because it comes first"
+        "'Seat' belongs to 'sofa' and 'Seat': it counts for 'sofa', which comes first",
+        "'chair' belongs to 'Seat' and 'stool': it counts for 'Seat', which comes first",
     ]
     caplog.clear()
     Vocabulary.parse(["sofa,seat", "chair,stool"])
     assert not caplog.records
-
-
-def test_a_class_without_a_word_of_its_own(caplog):
-    Vocabulary.parse(["sofa,couch", "couch"])
-    (_, second) = [record.getMessage() for record in caplog.records]
-    assert second == "'couch' is never found: give it a word of its own"
+    with pytest.raises(ValueError, match="'couch' has no word of its own, all are of 'sofa'"):
+        Vocabulary.parse(["sofa,couch", "couch"])
+    assert not caplog.records  # one line, not two
 
 
 def test_what_is_not_wanted_comes_between_classes_and_background(tmp_path):
