@@ -79,7 +79,7 @@ class ArmRunner:
         return segmentor
 
     def upsampler(self, arm: Arm) -> str | None:
-        """Name of the arm's upsampler; None for bounds."""
+        """Name of the arm's upsampler; None for oracles."""
         return None if arm.oracle else upsampler_name(self.segmentor_of(arm).upsampler)
 
     def settings(self, arm: Arm) -> dict[str, Any]:

@@ -51,8 +51,8 @@ MEANING = {
     "probability": "the words' probabilities enlarged bilinearly instead of their scores",
     "loftup": "features enlarged by LoftUp, then scored; LoftUp alone",
     "mean": "half the scores of loftup, half those of bilinear",
-    "oracle-points": "a bound, not a method: SAM 2 is told a point of every true object, its class",
-    "oracle-masks": "a bound: SAM 2's automatic masks, each given its true majority class",
+    "oracle-points": "not a method: SAM 2 is told a point of every true object, its class",
+    "oracle-masks": "not a method: SAM 2's automatic masks, each given its true majority class",
     "+sam2": "final masks instead of the dense map",
     "+pole": "SAM 2 is clicked where a region is deepest and surest (the default)",
     "+centroid": "SAM 2 is clicked in the region's middle",
@@ -93,7 +93,7 @@ class Arm:
         dense: attributes of the segmentor.
         final: SAM 2's masks instead of the dense map.
         config: fields of `PipelineConfig` (final arms).
-        oracle: which bound instead of a method, or None.
+        oracle: which oracle instead of a method, or None.
     """
 
     name: str
@@ -119,7 +119,7 @@ def parse_arm(name: str) -> Arm:
     if base not in UPSAMPLERS:
         raise ValueError(
             f"unknown arm {name!r}: {base!r} is none of {', '.join((*UPSAMPLERS, *ORACLES))}"
-            + (" (bounds take no modifiers)" if base in ORACLES else "")
+            + (" (oracles take no modifiers)" if base in ORACLES else "")
         )
     dense, config = dict(UPSAMPLERS[base]), {}
     final = "sam2" in modifiers

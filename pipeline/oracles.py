@@ -1,4 +1,4 @@
-"""Upper bounds: what SAM 2 gives when it is told the truth instead of CLIP's answer.
+"""Oracles: what SAM 2 gives when it is told the truth instead of CLIP's answer.
 
 Labels are in VOC's coding (0 background, 255 ignored), points (x, y) pixels, sizes (H, W).
 Shapes: H×W pixels of the original image.

@@ -31,7 +31,7 @@ TINY_SAM = PRESETS["tiny"].sam.source.path
 
 # IoU with the truth that the shipped models must reach on the bundled scene: a little less than
 # measured. Of the bicycle they find the frame, of people the upper body.
-LEAST_IOU = {"person": 0.55, "car": 0.85, "bicycle": 0.38, "tree": 0.83, "building": 0.87}
+LEAST_IOU = {"person": 0.52, "car": 0.84, "bicycle": 0.38, "tree": 0.79, "building": 0.82}
 
 # Loading the models takes longer than a small image: programs of several tests share them.
 load_once = functools.cache(Segmenter.from_preset)

@@ -14,7 +14,7 @@ from ..arms import ORACLES
 METRICS = {"mIoU": "mIoU", "boundary_IoU": "boundary IoU", "edge_mIoU": "edge mIoU"}
 
 
-def is_bound(arm: str) -> bool:
+def is_oracle(arm: str) -> bool:
     """Whether an arm is told the truth: no method, and out of competition."""
     return arm in ORACLES
 

@@ -17,7 +17,7 @@ from ..atomic import write_atomically
 from .numbers import (
     METRICS,
     class_differences,
-    is_bound,
+    is_oracle,
     missing,
     number,
     seconds,
@@ -91,8 +91,8 @@ def _arms(results: Mapping) -> Figure:
 
 def _baseline_note(results: Mapping) -> str:
     note = f"Grey bar and dotted line: the baseline, {results['settings']['baseline']}"
-    if any(map(is_bound, results["arms"])):
-        note += ". Pale bars: bounds, told parts of the truth"
+    if any(map(is_oracle, results["arms"])):
+        note += ". Pale bars: oracles, told parts of the truth"
     return note
 
 
@@ -106,7 +106,7 @@ def _bars(
     ends = []
     for y, (arm, value) in enumerate(values.items()):
         known = 0.0 if missing(value) else value
-        color = GREY if arm == baseline else PALE if is_bound(arm) else BLUE
+        color = GREY if arm == baseline else PALE if is_oracle(arm) else BLUE
         axes.barh(y, known, height=0.72, color=color)
         ends.append(known)
         low, high = intervals.get(arm) or (None, None)

@@ -14,7 +14,7 @@ from .numbers import (
     METRICS,
     class_differences,
     difference,
-    is_bound,
+    is_oracle,
     number,
     seconds,
     signed,
@@ -106,7 +106,7 @@ def markdown(results: Mapping, timings: Mapping) -> str:
         "IoU in percent; the best of each row is bold, – is a class that does not occur.",
         table(("class", *code(arms)), [_class_row(label, arms) for label in labels]),
         f"### The classes lost against `{baseline}`",
-        "\n".join(_lost(results, name) for name in arms if name != baseline and not is_bound(name))
+        "\n".join(_lost(results, name) for name in arms if name != baseline and not is_oracle(name))
         or "No other method.",
     ]
     if timings:
@@ -124,8 +124,8 @@ def markdown(results: Mapping, timings: Mapping) -> str:
 def _result_note(results: Mapping) -> str:
     arms, scored = results["arms"], results["images"]["scored"]
     note = "In percent; the best of each column is bold."
-    if any(map(is_bound, arms)):
-        note += " Bounds are told parts of the truth and do not compete."
+    if any(map(is_oracle, arms)):
+        note += " Oracles are told parts of the truth and do not compete."
     averaged = {name: arm.get("classes_averaged") for name, arm in arms.items()}
     if len(set(averaged.values())) > 1:
         counts = ", ".join(f"`{name}` {count}" for name, count in averaged.items())
@@ -148,8 +148,8 @@ def _modifiers(arm: str) -> list[str]:
 
 
 def _bold_best(values: Mapping[str, str]) -> list[str]:
-    """Cells by arm, the best one bold; bounds do not compete."""
-    competing = {arm: text for arm, text in values.items() if not is_bound(arm)}
+    """Cells by arm, the best one bold; oracles do not compete."""
+    competing = {arm: text for arm, text in values.items() if not is_oracle(arm)}
     marked = dict(zip(competing, bold_best([*competing.values()]), strict=True))
     return [marked.get(arm, text) for arm, text in values.items()]
 
@@ -161,7 +161,7 @@ def _main_table(arms: Mapping[str, Mapping]) -> str:
         low, high = arm["mIoU_interval"] or (None, None)
         columns[0][i] += f" [{number(low)}, {number(high)}]"
     headings = ("arm", "mIoU [95 % interval]", "boundary IoU", "edge mIoU", "mAcc", "aAcc")
-    names = [f"`{arm}`" + " (bound)" * is_bound(arm) for arm in arms]
+    names = [f"`{arm}`" + " (told the truth)" * is_oracle(arm) for arm in arms]
     return table(headings, zip(names, *columns, strict=True))
 
 
@@ -179,7 +179,7 @@ def _differences(pairs: Mapping[str, Mapping]) -> list[tuple[str, ...]]:
 
 def _sentences(results: Mapping, timings: Mapping) -> str:
     baseline = results["settings"]["baseline"]
-    others = [name for name in results["arms"] if name != baseline and not is_bound(name)]
+    others = [name for name in results["arms"] if name != baseline and not is_oracle(name)]
     if not others:
         return f"There is no other method to compare `{baseline}` with."
     lines = [f"- {_sentence(results, timings, name)}" for name in others]

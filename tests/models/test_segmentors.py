@@ -225,7 +225,8 @@ def test_probability_upsampling_of_several_windows(sharp, sclip, image):
     # Averages and enlargements of distributions are distributions.
     np.testing.assert_allclose(dense.probs.sum(0), 1, atol=1e-5)
     arm = changed(sclip, upsampled="probabilities")
-    assert np.array_equal(arm.dense(image, vocabulary).probs, dense.probs)
+    # The words were encoded with others: the last bits may differ.
+    np.testing.assert_allclose(arm.dense(image, vocabulary).probs, dense.probs, atol=1e-5)
     assert not np.array_equal(sclip.dense(image, vocabulary).probs, dense.probs)
 
 

@@ -103,7 +103,7 @@ def test_modifiers_add_up():
 
 
 @pytest.mark.parametrize("name", ORACLES)
-def test_bounds(name):
+def test_oracles(name):
     arm = parse_arm(name)
     assert arm.oracle == name and arm.needs_sam and not arm.final
 
@@ -131,8 +131,8 @@ def test_bounds(name):
         ("loftup+scores", "+scores is for none, bilinear, bicubic, jbu, guided, anyup only"),
         ("probability+features", "+features is for none, bilinear, "),
         ("mean+features+scores", "give only one of +features +scores"),
-        ("oracle-points+sam2", "(bounds take no modifiers)"),
-        ("oracle-masks+pole", "(bounds take no modifiers)"),
+        ("oracle-points+sam2", "(oracles take no modifiers)"),
+        ("oracle-masks+pole", "(oracles take no modifiers)"),
     ],
 )
 def test_refusals(name, message):

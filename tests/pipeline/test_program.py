@@ -85,12 +85,12 @@ def test_signals_are_as_ctrl_c(number, capsys):
         finally:
             cleaned.append(True)
 
-    before = signal.getsignal(number)
-    assert run_main(run, ARGS) == 130 and cleaned
-    assert capsys.readouterr().err == "interrupted\n"
-    assert signal.getsignal(number) is before
-    try:  # as under nohup
-        signal.signal(number, signal.SIG_IGN)
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        assert run_main(run, ARGS) == 130 and cleaned
+        assert capsys.readouterr().err == "interrupted\n"
+        assert signal.getsignal(number) is signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN)  # as under nohup
         assert run_main(run, ARGS) == 0
     finally:
         signal.signal(number, before)
