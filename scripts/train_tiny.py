@@ -27,7 +27,7 @@ TRAININGS = {
     "clip": "CLIP on images, captions and regions",
     "sam2": "SAM 2 on points, boxes and coarse masks",
 }
-STEPS = {"clip": 11_000, "loftup1": 2_400, "loftup2": 150, "sam2": 3_000}
+STEPS = {"clip": 11_000, "loftup1": 3_000, "loftup2": 150, "sam2": 3_000}
 FILES = {
     "clip": "clip/open_clip_model.safetensors",
     "loftup2": "loftup.safetensors",

@@ -1,10 +1,10 @@
 """What a LoftUp training learns and how: one configuration, and its named recipes.
 
 `paper` is what Huang et al. 2025 (arXiv:2504.14032, section 3.3 and appendix) describe, for a GPU.
-`tiny` is this project's own, which learns most in some core-hours of a CPU: small windows near
-outlines instead of whole images, Muon, mask features that trust pure cells and are taken from the
-enlarged image as well, a term in text space, an anchor to the low-resolution features, and scenes
-that are used more than once.
+`tiny` is this project's own, which learns most in some core-hours of a CPU: weights that average
+the nearest cells before anything is learnt, small windows near outlines instead of whole images,
+Muon, mask features that trust pure cells and are taken from the enlarged image as well, a term in
+text space, an anchor to the low-resolution features, and scenes that are used more than once.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _listed(choices: tuple) -> str:
 
 _TINY = LoftUpConfig(
     batch=12,
-    lr=2e-3,
+    lr=1e-3,
     optimizer="muon",
     schedule="cosine",
     alpha=0.9,  # its masks are exact
@@ -120,7 +120,8 @@ _TINY = LoftUpConfig(
     frequencies=11,  # up to e^4.3: the others are finer than pixels and noise
     learn_phases=False,
     average=0.999,
-    freeze=0.75,
+    local=True,
+    freeze=0.0,
     precision="bf16",
 )
 RECIPES: dict[str, dict[int, LoftUpConfig]] = {
@@ -137,7 +138,7 @@ RECIPES: dict[str, dict[int, LoftUpConfig]] = {
             windows=0,
             pool=0,
             average=0.99,
-            freeze=0.0,
+            local=False,
             enlarge=(1.5, 2.0),  # the tiny CLIP names things worse that are larger still
             affinity_pixels=512,
         ),

@@ -28,9 +28,9 @@ from .processes import Processes
 from .records import Best, Settings, TensorBoard, draw_curves
 from .samples import Source
 from .stage import Stage, prepare
-from .start import start_locally
 from .stage1 import FirstStage
 from .stage2 import SecondStage
+from .start import start_locally
 from .validation import Validator, feature_picture
 from .windows import freeze_norms, recalibrate
 

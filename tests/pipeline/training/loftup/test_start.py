@@ -59,5 +59,5 @@ def test_all_that_learns_gets_gradients(started: LoftUp) -> None:
 
 
 def test_it_needs_frozen_norms() -> None:
-    with pytest.raises(ValueError, match="freeze must be 0 with a local start, got 0.75"):
+    with pytest.raises(ValueError, match=r"freeze must be 0 with a local start, got 0\.75"):
         LoftUpConfig(local=True, freeze=0.75)

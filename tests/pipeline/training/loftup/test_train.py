@@ -44,7 +44,16 @@ CONFIGS = {
     "paper 1": dataclasses.replace(get_recipe("paper", 1), **SMALL),
     "paper 2": dataclasses.replace(get_recipe("paper", 2), **SMALL, teacher_every=2),
     "tiny 1": dataclasses.replace(
-        get_recipe("tiny", 1), **SMALL, mask=0.0, pool=4, freeze=0.5, window_side=16
+        get_recipe("tiny", 1),
+        **SMALL,
+        mask=0.0,
+        pool=4,
+        local=False,
+        freeze=0.5,
+        window_side=16,
+    ),
+    "tiny 1, local": dataclasses.replace(
+        get_recipe("tiny", 1), **SMALL, mask=0.0, pool=4, window_side=16
     ),
     "tiny 2": dataclasses.replace(get_recipe("tiny", 2), **SMALL, teacher_every=2),
 }
