@@ -183,12 +183,12 @@ def run_program(
     parser.add_argument("--threads", type=int, help="(default: torch's)")
     parser.add_argument("--output", type=Path, help="folder for results.json and report.md")
     args = parser.parse_args(argv)
+    if args.list:
+        print("\n".join(measurements))
+        return 0
     names = [n for n in measurements if any(fnmatch.fnmatch(n, p) for p in args.only)]
     if not names:
         parser.error(f"--only {' '.join(args.only)} fits no measurement; see --list")
-    if args.list:
-        print("\n".join(names))
-        return 0
     about, rows = environment(args.threads), []
     for name in names:
         work, arguments = measurements[name]

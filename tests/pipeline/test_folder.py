@@ -259,6 +259,15 @@ def test_killed_again_and_again(photos, tmp_path, monkeypatch):
     assert found == expected and "maps/b/c.PNG/001_dog.png" in found
 
 
+def assert_goes_on(photos: Path, output: Path, whole: Path) -> None:
+    """The last two of four images are missing; the result is that of one run."""
+    rest = FastSegmenter()
+    segment_folder(rest, photos, WORDS, output)
+    assert [Path(path).name for path in rest.seen] == ["c.PNG", "c.bmp"]
+    segment_folder(FastSegmenter(), photos, WORDS, whole)
+    assert contents(output) == contents(whole)
+
+
 def test_ctrl_c(photos, tmp_path):
     def stop(path: str) -> None:
         if path.endswith("c.PNG"):
@@ -269,11 +278,7 @@ def test_ctrl_c(photos, tmp_path):
         with pytest.raises(KeyboardInterrupt) as raised:
             segment_folder(FastSegmenter(stop), photos, WORDS, output, overwrite=overwrite)
         assert str(raised.value) == f"2 of 4 images are done; the {command} goes on"
-    rest = FastSegmenter()
-    segment_folder(rest, photos, WORDS, output)
-    assert [Path(path).name for path in rest.seen] == ["c.PNG", "c.bmp"]
-    segment_folder(FastSegmenter(), photos, WORDS, tmp_path / "whole")
-    assert contents(output) == contents(tmp_path / "whole")
+    assert_goes_on(photos, output, tmp_path / "whole")
 
 
 def test_bad_images_do_not_stop_the_rest(photos, tmp_path):
@@ -335,11 +340,7 @@ def test_a_full_disk_loses_nothing(photos, tmp_path):
     with full_disk(200_000), pytest.raises(OSError, match=message):
         segment_folder(FastSegmenter(), photos, WORDS, output)
     assert not list(output.rglob(".*"))
-    rest = FastSegmenter()
-    segment_folder(rest, photos, WORDS, output)
-    assert [Path(path).name for path in rest.seen] == ["c.PNG", "c.bmp"]
-    segment_folder(FastSegmenter(), photos, WORDS, tmp_path / "whole")
-    assert contents(output) == contents(tmp_path / "whole")
+    assert_goes_on(photos, output, tmp_path / "whole")
 
 
 def test_files_that_others_made(photos, tmp_path):
