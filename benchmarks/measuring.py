@@ -177,18 +177,19 @@ def run_program(
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", default=default, metavar="PATTERN",
+    parser.add_argument("--only", nargs="+", metavar="PATTERN",
                         help=f"(default: {' '.join(default)})")  # fmt: skip
     parser.add_argument("--list", action="store_true", help="print the names and stop")
     parser.add_argument("--threads", type=int, help="(default: torch's)")
     parser.add_argument("--output", type=Path, help="folder for results.json and report.md")
     args = parser.parse_args(argv)
-    if args.list:
-        print("\n".join(measurements))
-        return 0
-    names = [n for n in measurements if any(fnmatch.fnmatch(n, p) for p in args.only)]
+    patterns = args.only or (["*"] if args.list else default)
+    names = [n for n in measurements if any(fnmatch.fnmatch(n, p) for p in patterns)]
     if not names:
-        parser.error(f"--only {' '.join(args.only)} fits no measurement; see --list")
+        parser.error(f"--only {' '.join(patterns)} fits no measurement; see --list")
+    if args.list:
+        print("\n".join(names))
+        return 0
     about, rows = environment(args.threads), []
     for name in names:
         work, arguments = measurements[name]
