@@ -160,7 +160,7 @@ def _inputs(dim: int, size: int, grid: int) -> tuple[Any, Any, Any]:
 
 
 # By name: a function and its arguments.
-MEASUREMENTS: dict[str, tuple[Callable[..., list[Row]], tuple]] = {
+_MEASUREMENTS: dict[str, tuple[Callable[..., list[Row]], tuple]] = {
     **{f"machine/{p}": (machine, (p,)) for p in ("float32", "bfloat16")},
     **{f"speed/{dim}/{size}": (speed, (dim, size)) for dim in DIMS for size in SIZES},
     **{
@@ -176,6 +176,8 @@ MEASUREMENTS: dict[str, tuple[Callable[..., list[Row]], tuple]] = {
     },
     **upsamplers.MEASUREMENTS,
 }
+# Memory last: it takes long, and does not mind what else the machine does.
+MEASUREMENTS = dict(sorted(_MEASUREMENTS.items(), key=lambda item: item[0].startswith("memory")))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -31,6 +31,8 @@ class Protocol:
         window: side of CLIP's sliding windows, pixels; None: the whole image is one window.
         stride: distance between two windows, pixels; unused where the image is one window.
         pamr: the scores are refined with PAMR.
+        merge_synonyms: a class is its best word already in the softmax. Without, as published, two
+            equally good synonyms have at most half the probability each.
         background: words for everything that is not a class; empty: every pixel gets a class.
         class_names: the data set's own names of its classes; empty: any vocabulary.
         words: per class its words, as many groups as names.
@@ -45,6 +47,7 @@ class Protocol:
     window: int | None = 224
     stride: int = 112
     pamr: bool = False
+    merge_synonyms: bool = False
     background: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     words: tuple[tuple[str, ...], ...] = ()
@@ -191,9 +194,9 @@ PROTOCOLS: dict[str, Protocol] = {
             for kind in ("synonyms", "plurals")
         ),
         # Any vocabulary, official weights: SCLIP's background words, no thresholds.
-        Protocol(name="open", logit_scale=40, background=_VOC_BACKGROUND),
+        Protocol(name="open", logit_scale=40, merge_synonyms=True, background=_VOC_BACKGROUND),
         # Any vocabulary, the models trained on rendered scenes: that world's surfaces.
-        Protocol(name="tiny", logit_scale=40, background=_RENDERED_BACKGROUND),
+        Protocol(name="tiny", logit_scale=40, merge_synonyms=True, background=_RENDERED_BACKGROUND),
     )
 }
 

@@ -351,10 +351,12 @@ class SCLIPSegmentor:
         """
         height, width = size
         word_class = torch.tensor(vocabulary.word_class, device=scores.device)
-        probs = scores.new_empty(int(word_class.max()) + 1, height, width)
+        classes = len(vocabulary.competitors)
+        merged = classes - bool(vocabulary.background) if self.protocol.merge_synonyms else 0
+        probs = scores.new_empty(classes, height, width)
         scale = None if self._chosen()[1] == "probabilities" else self.protocol.logit_scale
         rows = max(1, _STRIP_ELEMENTS // (len(scores) * width))
         for top in range(0, height, rows):
             strip = resize_rows(scores, size, top, min(top + rows, height))
-            probs[:, top : top + rows] = class_probabilities(strip, word_class, scale)
+            probs[:, top : top + rows] = class_probabilities(strip, word_class, scale, merged)
         return probs

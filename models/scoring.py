@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def class_probabilities(scores: Tensor, word_class: Tensor, logit_scale: float | None) -> Tensor:
+def class_probabilities(
+    scores: Tensor, word_class: Tensor, logit_scale: float | None, merged: int = 0
+) -> Tensor:
     """Softmax over all query words, then the best word of every class.
 
     Args:
@@ -19,6 +21,8 @@ def class_probabilities(scores: Tensor, word_class: Tensor, logit_scale: float |
         word_class: (Q,) int64, the class of every word; every class 0..K-1 has at least one.
         logit_scale: factor before the softmax (40 in SCLIP; 65 for VOC21); None takes `scores` as
             probabilities.
+        merged: so many classes, the first ones, are represented by their best word before the
+            softmax: their synonyms do not compete with each other. 0 is published SCLIP.
 
     Returns:
         (K, H, W) in [0, 1]; their sum is 1 only if every class has one word.
@@ -31,10 +35,24 @@ def class_probabilities(scores: Tensor, word_class: Tensor, logit_scale: float |
     classes = sorted(set(word_class.tolist()))
     if classes != list(range(len(classes))):
         raise ValueError(f"classes must be 0, 1, 2, ... without gaps, got {classes}")
-    probabilities = scores if logit_scale is None else torch.softmax(scores * logit_scale, dim=0)
+    if logit_scale is None:
+        probabilities = scores
+    else:
+        scores, word_class = _best_words(scores, word_class, merged)
+        probabilities = torch.softmax(scores * logit_scale, dim=0)
     if len(classes) == len(word_class):  # one word a class: only the order may differ
         return probabilities[word_class.argsort()]
     return torch.stack([probabilities[word_class == k].amax(dim=0) for k in classes])
+
+
+def _best_words(scores: Tensor, word_class: Tensor, merged: int) -> tuple[Tensor, Tensor]:
+    """One row for each class below `merged`; the rows of the other classes' words as they are."""
+    rest = word_class >= merged
+    if int((~rest).sum()) == merged:  # no synonyms
+        return scores, word_class
+    best = [scores[word_class == k].amax(dim=0) for k in range(merged)]
+    classes = torch.arange(merged, device=word_class.device)
+    return torch.cat([torch.stack(best), scores[rest]]), torch.cat([classes, word_class[rest]])
 
 
 def apply_area_threshold(probs: Tensor, area_thd: float, background_index: int = 0) -> Tensor:

@@ -35,6 +35,15 @@ def test_a_class_takes_its_best_word():
     assert torch.allclose(squared[:, 0, 0], torch.tensor([4 / 14, 9 / 14]))
 
 
+def test_merged_synonyms_do_not_compete():
+    scores = torch.tensor([1.0, 3.0, 3.0, 2.0, 4.0]).log()[:, None, None].expand(5, 2, 3)
+    word_class = torch.tensor([0, 1, 1, 2, 2])  # the last class is not merged
+    probs = class_probabilities(scores, word_class, 1.0, merged=2)
+    assert torch.allclose(probs[:, 1, 2], torch.tensor([1 / 10, 3 / 10, 4 / 10]))
+    alone = class_probabilities(scores[[0, 1, 3, 4]], torch.tensor([0, 1, 2, 2]), 1.0)
+    assert torch.allclose(probs, alone)  # an equally good synonym changes nothing
+
+
 def test_probabilities_are_not_soft_maxed_again():
     words = torch.tensor([0.5, 0.2, 0.3])[:, None, None].expand(3, 2, 3)
     probs = class_probabilities(words, torch.tensor([1, 0, 0]), None)
