@@ -26,7 +26,7 @@ from models.images import load_image
 from models.loftup import LoftUp, restore_text_space
 from models.presets import Preset
 from models.protocols import Protocol
-from models.sam2_masks import build_sam2
+from models.sam2_networks import build_sam2
 from models.text import DEFAULT_TEMPLATES, Tokenizer
 from models.weights import build_clip
 from models.windows import resize_for_protocol, window_slices

@@ -109,7 +109,7 @@ class SCLIPSegmentor:
 
     Raises:
         ValueError: an unknown name, listing the valid ones.
-        WeightsNotFoundError, WeightsError: see `models.weights`.
+        WeightsNotFoundError, WeightsError: see `models.weight_files`.
     """
 
     known = (*SIMPLE, "anyup")  # names of upsamplers

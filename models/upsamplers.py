@@ -266,7 +266,7 @@ def load_upsampler(
 
     Raises:
         ValueError: no such upsampler; the message lists those there are.
-        WeightsNotFoundError, WeightsError: see `models.weights`.
+        WeightsNotFoundError, WeightsError: see `models.weight_files`.
     """
     families = {"anyup": (*ANYUPS, "anyup"), "loftup": (*LOFTUPS, "loftup")}
     if weights is not None and name not in families:

@@ -84,7 +84,7 @@ class Segmenter:
 
         Raises:
             ValueError: an unknown name, listing the valid ones.
-            WeightsNotFoundError, WeightsError: see `models.weights`.
+            WeightsNotFoundError, WeightsError: see `models.weight_files`.
         """
         config = config or PipelineConfig()
         if upsampler is None and use_loftup is None:

@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
 
-    from models.weights import read_state_dict, resolve
+    from models.weight_files import read_state_dict, resolve
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:

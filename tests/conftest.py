@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from models.loftup import LoftUp
 from models.presets import MODELS, ClipPreset, Preset, SamPreset, Source
 from models.protocols import Protocol
-from models.sam2_masks import build_sam2
+from models.sam2_networks import build_sam2
 from models.weights import build_clip
 
 

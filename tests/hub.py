@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+from huggingface_hub import constants
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -29,6 +32,13 @@ def add_to_cache(cache: Path, repo_id: str, filename: str, write: Callable[[Path
     (folder / "refs" / "main").write_text(COMMIT)
     (snapshot / filename).symlink_to(Path("..", "..", "blobs", blob.name))
     return snapshot / filename
+
+
+def use_hub(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    """Make huggingface_hub ask at `address`."""
+    template = address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 @contextmanager

@@ -20,8 +20,10 @@ from models.loftup import LoftUp
 from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
 from models.presets import LOFTUPS, PRESETS
 from models.protocols import Protocol
-from models.sam2_masks import Sam2Masks, build_sam2
-from models.weights import build_clip, load_sam2, published_sam2, resolve
+from models.sam2_masks import Sam2Masks
+from models.sam2_networks import build_sam2
+from models.weight_files import resolve
+from models.weights import build_clip, load_sam2, published_sam2
 from tests import hub
 
 PRESET = PRESETS["vit-b16"]

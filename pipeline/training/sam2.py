@@ -31,8 +31,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from models.device import pick_device
-from models.sam2_masks import build_sam2
-from models.weights import load_strictly, read_state_dict
+from models.sam2_networks import build_sam2
+from models.weight_files import read_state_dict
+from models.weights import load_strictly
 
 from ..world import load_world
 from .loop import MovingAverage, Run

@@ -7,7 +7,7 @@ import pytest
 
 from models.presets import LOFTUPS, PRESETS, get_preset, loftup_for
 from models.protocols import get_protocol
-from models.sam2_masks import find_config
+from models.sam2_networks import find_config
 from models.weights import build_clip, load_clip, load_loftup, load_sam2, published_sam2
 
 

@@ -9,8 +9,10 @@ import torch
 from omegaconf import OmegaConf
 
 from models.presets import PRESETS, AutomaticMasks
-from models.sam2_masks import Sam2Masks, available_configs, build_sam2
-from models.weights import load_sam2, load_strictly, read_state_dict
+from models.sam2_masks import Sam2Masks
+from models.sam2_networks import available_configs, build_sam2
+from models.weight_files import read_state_dict
+from models.weights import load_sam2, load_strictly
 from pipeline.world import load_world, render_scene
 
 TINY = Path(__file__).parents[2] / "models" / "tiny" / "sam2_tiny.yaml"

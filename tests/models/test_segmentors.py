@@ -17,7 +17,7 @@ from models.presets import Preset, Source
 from models.sam2_masks import Sam2Masks
 from models.sclip_segmentor import DenseResult, SCLIPSegmentor
 from models.vocabulary import Vocabulary
-from models.weights import WeightsError, WeightsNotFoundError
+from models.weight_files import WeightsError, WeightsNotFoundError
 
 HEIGHT, WIDTH = 60, 101  # H ≠ W; four windows of 48 after resizing to 48x81
 NAMES = ["cat", "traffic light,lamp", "tree"]

@@ -21,14 +21,8 @@ from torch import Tensor, nn
 
 from models.clip_dense import ATTENTIONS, dense_features, visual_tower
 from models.presets import PRESETS, ClipPreset, Source, get_preset
-from models.weights import (
-    WeightsNotFoundError,
-    build_clip,
-    load_clip,
-    load_strictly,
-    read_state_dict,
-    resolve,
-)
+from models.weight_files import WeightsNotFoundError, read_state_dict, resolve
+from models.weights import build_clip, load_clip, load_strictly
 
 from .backbone import Backbone, TextSide
 
@@ -54,8 +48,8 @@ def build_backbone(
 
     Raises:
         ValueError: unknown name, not a ViT, or options that do not go together.
-        FileNotFoundError: weights are missing (`models.weights.WeightsNotFoundError` as well).
-        models.weights.WeightsError: they do not fit.
+        FileNotFoundError: weights are missing (`models.weight_files.WeightsNotFoundError` too).
+        models.weight_files.WeightsError: they do not fit.
     """
     if checkpoint is not None and random_weights:
         raise ValueError("--checkpoint and --random-weights exclude each other: drop one")

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.loftup import LoftUp
-from models.weights import load_strictly, read_state_dict
+from models.weight_files import read_state_dict
+from models.weights import load_strictly
 
 from ...world import load_world
 from ..loop import MovingAverage, Run
@@ -74,7 +75,7 @@ def build_stage(config: LoftUpConfig, backbone: Backbone, init: Path | None) -> 
 
     Raises:
         ValueError: settings that do not fit the backbone.
-        models.weights.WeightsError: `init` does not fit.
+        models.weight_files.WeightsError: `init` does not fit.
     """
     torch.manual_seed(config.seed)
     loftup = LoftUp(backbone.dim)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from models.sam2_masks import build_sam2
+from models.sam2_networks import build_sam2
 from pipeline.training import sam2 as training
 from pipeline.training import sam2_scenes
 from pipeline.training.loop import Run

@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 
 from models.clip_dense import ATTENTIONS, dense_features
 from models.presets import MODELS
-from models.weights import WeightsError, WeightsNotFoundError, build_clip
+from models.weight_files import WeightsError, WeightsNotFoundError
+from models.weights import build_clip
 from pipeline.training.loftup.backbones import build_backbone
 from tests.hub import add_to_cache
 

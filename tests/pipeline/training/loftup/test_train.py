@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from models.weights import load_loftup, read_state_dict
+from models.weight_files import read_state_dict
+from models.weights import load_loftup
 from pipeline.training.loftup.backbones import build_backbone
 from pipeline.training.loftup.config import LoftUpConfig, get_recipe
 from pipeline.training.loftup.pool import Pool, step_generator
