@@ -218,11 +218,18 @@ class _CrossDecode(nn.Module):
         return (weights.to(values.dtype) @ values).transpose(1, 2).unflatten(2, size)
 
 
+class _RMSNorm(nn.RMSNorm):
+    """In its weight's type also where autocast made the input bfloat16: torch fuses it then."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype))
+
+
 class _CrossAttention(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm_q = nn.RMSNorm(width)
-        self.norm_k = nn.RMSNorm(width)
+        self.norm_q = _RMSNorm(width)
+        self.norm_k = _RMSNorm(width)
         # Holds the parameters of queries and keys; those of values and output are never used.
         self.attention = nn.MultiheadAttention(width, HEADS, batch_first=True)
 
