@@ -19,7 +19,8 @@ from .strips import resized_rows
 
 REACH = 1.0  # radius of the windows, cells
 EPS = 1e-3  # smoothness: colours 0…1 that vary less than its root are taken for flat
-_STRIP_RADII = 16  # rows filtered at once, beside a halo of four radii
+_STRIP_RADII = 16  # rows filtered at once, beside a halo of four radii, ...
+_STRIP_ELEMENTS = 2**26  # ... fewer where there are many channels
 _PIXELS = 2**16  # of all channels filtered at once: four such maps stay in the processor's cache
 
 
@@ -56,17 +57,25 @@ def guided_filter_strips(
     Yields:
         (B, V, rows, W), from top to bottom; together `guided_filter` of the whole.
     """
+    batch, channels = values.shape[:2]
     height, width = guide.shape[2:]
     cell = max(height / values.shape[2], width / values.shape[3])
     radius = max(1, round(reach * cell))
-    rows = _STRIP_RADII * radius
+    most = _STRIP_ELEMENTS // (batch * channels * width)
+    rows = min(_STRIP_RADII * radius, max(2 * radius, most))
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
         # Two boxes reach two radii; what a cut spoils lies further out than that.
         first, last = max(0, top - 2 * radius), min(height, bottom + 2 * radius)
-        enlarged = resized_rows(values, (height, width), "bilinear", first, last)
-        filtered = guided_filter(guide[:, :, first:last], enlarged, radius, eps)
-        yield filtered[:, :, top - first : bottom - first]
+        strip = guide.new_empty(batch, channels, bottom - top, width)
+        for index, image in enumerate(guide[:, :, first:last]):
+            fit = _Fit(image, radius, eps)
+            for start in range(0, channels, fit.channels):
+                group = values[index : index + 1, start : start + fit.channels]
+                enlarged = resized_rows(group, (height, width), "bilinear", first, last)[0]
+                filtered = fit(enlarged)[:, top - first : bottom - first]
+                strip[index, start : start + fit.channels] = filtered
+        yield strip
 
 
 class _Fit:

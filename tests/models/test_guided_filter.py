@@ -59,6 +59,23 @@ def test_gradients_go_through():
     assert values.grad.sum() == pytest.approx(values.numel(), rel=1e-3)  # weights sum to 1
 
 
+def test_gradients_go_through_strips():
+    values = torch.rand(1, 2, 3, 4, requires_grad=True)
+    sum(
+        strip.sum() for strip in guided_filter_strips(values, smooth_noise(1, 3, 24, 32))
+    ).backward()
+    assert values.grad.sum() == pytest.approx(24 * 32 * 2, rel=1e-3)
+
+
+def test_many_channels_make_thinner_strips(monkeypatch):
+    guide, values = smooth_noise(2, 3, 90, 40), torch.rand(2, 5, 9, 4)
+    whole = assemble(guided_filter_strips(values, guide), 90)
+    monkeypatch.setattr(module, "_STRIP_ELEMENTS", 0)
+    strips = list(guided_filter_strips(values, guide))
+    assert [strip.shape[2] for strip in strips] == [20] * 4 + [10]
+    torch.testing.assert_close(torch.cat(strips, 2), whole, atol=1e-5, rtol=0)
+
+
 def test_a_constant_stays():
     constant = torch.full((1, 2, 3, 4), 0.3)
     for strip in guided_filter_strips(constant, smooth_noise(1, 3, 24, 32)):
