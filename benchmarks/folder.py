@@ -40,7 +40,7 @@ SEED_TAG = 1_000_000_007  # no other seeds of this project begin with it
 SIDES = (96, 225)  # px, least and below greatest
 WORDS = ("person", "car", "dog", "tree", "building")
 SETTLED = 0.1  # share of the images after which memory should not grow
-EVERY = 0.25  # seconds between two looks
+EVERY = 0.5  # seconds between two looks
 
 Row = tuple[float, int, float]  # seconds, images done, resident MiB
 
@@ -110,7 +110,7 @@ def kill_and_resume(run: Run, moments: Sequence[float]) -> list[int]:
         while run.done() < int(moment):
             if process.poll() is not None:
                 raise RuntimeError(f"ended before image {moment:.0f}, see {run._log}")
-            time.sleep(EVERY / 5)
+            time.sleep(EVERY)
         time.sleep(moment % 1)  # an image takes about a second
         process.kill()
         process.wait()
