@@ -143,7 +143,7 @@ PRESETS: dict[str, Preset] = {
             automatic=AutomaticMasks(points_per_side=16, predicted_iou=0.5, stability=1e-4),
         ),
         protocol="tiny",
-        loftup_share=0.5,  # measured best, see the README
+        loftup_share=0.5,  # measured best, see benchmarks/README.md
         text_space="restored",
     ),
 }

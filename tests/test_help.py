@@ -1,9 +1,12 @@
 """--help of every program answers without the libraries that take long to load."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = (
@@ -12,6 +15,7 @@ PROGRAMS = (
     *(f"benchmarks/{name}.py" for name in ("voc", "speed", "pipeline_speed")),
     *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "scripts").glob("[!_]*.py"))),
 )
+OTHERS = {"--nproc-per-node", "--fuzz-runs"}  # options of torchrun and of the tests
 HEAVY = {"torch", "torchvision", "open_clip", "sam2", "matplotlib", "scipy", "pandas", "gradio"}
 
 HELP = """
@@ -31,8 +35,12 @@ json.dump(found, sys.stdout)
 """
 
 
-def test_help_is_light():
-    """All in one process, whose modules add up: the first program that loads too much is named."""
+@pytest.fixture(scope="module")
+def found() -> dict[str, tuple[object, str, list[str]]]:
+    """Program -> exit status, text, modules loaded by then.
+
+    All in one process, whose modules add up: the first program that loads too much is named.
+    """
     done = subprocess.run(
         [sys.executable, "-c", HELP, *PROGRAMS],
         cwd=ROOT,
@@ -41,8 +49,19 @@ def test_help_is_light():
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+def test_help_is_light(found):
     assert len(found) == len(PROGRAMS) > 8
     for program, (status, text, modules) in found.items():
         assert status == 0 and "usage:" in text, program
         assert HEAVY.isdisjoint(modules), (program, HEAVY & set(modules))
+
+
+@pytest.mark.parametrize("page", ["README.md", "benchmarks/README.md", "scripts/README.md"])
+def test_the_pages_name_options_that_exist(found, page):
+    option = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
+    known = {name for _, text, _ in found.values() for name in option.findall(text)} | OTHERS
+    named = set(option.findall((ROOT / page).read_text(encoding="utf-8")))
+    assert len(named) > 5 and named <= known, named - known
