@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from ...world import Scene, World
-from ..clip import training_scene
+from ..clip_examples import training_scene
 from ..validation import held_out_scene
 
 NO_MASK = -1

@@ -1,4 +1,4 @@
-"""Targets of the CLIP training against hand-made answers; a short run."""
+"""The CLIP training: short runs, stopped and resumed."""
 
 import argparse
 import csv
@@ -11,27 +11,6 @@ import torch
 
 from pipeline.training import clip as clip_training
 from pipeline.training.loop import Run
-from pipeline.world import Scene
-
-
-def test_patch_targets_of_clip():
-    """Two patches of one object, the second shared with the surface: areas, not votes."""
-    side = clip_training.SIDE
-    instances = np.zeros((side, side), np.int16)
-    instances[:16, 16:40] = 1
-    scene = Scene(
-        np.zeros((side, side, 3), np.uint8), instances, ("b",), np.ones((side, side), np.uint8)
-    )
-
-    class Names:
-        index, stuff, names = {"a": 0, "b": 1}, 2, [("a",), ("b",), ("s",), ("t",)]
-
-    shares, members = clip_training.patch_targets(scene, Names, merged=False)
-    assert shares.shape == (196, 4) and members.shape == (1, 196)
-    np.testing.assert_allclose(shares[:3], [[0, 0, 0, 1], [0, 1, 0, 0], [0, 0.5, 0, 0.5]])
-    np.testing.assert_allclose(members[0, :4], [0, 1, 0.5, 0])
-    merged, _ = clip_training.patch_targets(scene, Names, merged=True)
-    np.testing.assert_allclose(merged[:3], [[0, 0, 1], [0, 1, 0], [0, 0.5, 0.5]])
 
 
 class Stopper:
