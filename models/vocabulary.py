@@ -156,6 +156,26 @@ class Vocabulary:
         return len(self.class_names)
 
 
+def parse_thresholds(entries: Iterable[str]) -> dict[str, float]:
+    """Class name → its least confidence, from entries "CLASS=SHARE"; the last "=" counts.
+
+    Raises:
+        ValueError: an entry of another form, or a name given twice.
+    """
+    thresholds: dict[str, float] = {}
+    for entry in entries:
+        name, _, value = entry.rpartition("=")
+        if name in thresholds:
+            raise ValueError(f"class '{name}' has two thresholds; remove one")
+        try:
+            thresholds[name] = float(value if name else "")
+        except ValueError:
+            raise ValueError(
+                f"threshold {entry!r} is not CLASS=SHARE; write person=0.6 car=0.3"
+            ) from None
+    return thresholds
+
+
 def _groups(entries: Sequence[str], what: str) -> tuple[tuple[str, ...], ...]:
     """The words of every entry and of every line of an @file."""
     if isinstance(entries, str):

@@ -1,8 +1,8 @@
 """What a page, or any other place to click, does with a segmenter: ask, ask again, point, save.
 
 Several people may ask at once. Each has a visit of their own, which keeps what is costly: the two
-networks' views of the image, and the dense maps of the words. Another confidence only makes the
-masks anew, another opacity only the picture.
+networks' views of the image, and the dense maps of the words. Another confidence, of all classes or
+of one, only makes the masks anew, another opacity only the picture.
 
 Points are (x, y) pixels, sizes (H, W). Shapes: H×W pixels of the image, h×w of a drawing.
 """
@@ -14,6 +14,7 @@ import html
 import shlex
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import numpy as np
 
 from models.sam2_masks import Sam2Masks
 from models.sclip_segmentor import DenseResult, EncodedImage
-from models.vocabulary import Vocabulary
+from models.vocabulary import Vocabulary, parse_thresholds
 
 from .compare import ARMS, with_upsampler
 from .overlay import OPACITY, draw_overlay
@@ -35,19 +36,18 @@ KEPT = 2**31  # bytes of all visits
 
 
 def parse_words(text: str) -> list[str]:
-    """The classes in a line typed as on the command line: person "traffic light" sofa,couch.
+    """The entries of a line typed as on the command line: person "traffic light" sofa,couch.
 
     Raises:
-        ValueError: nothing typed, an open quotation mark, a stray comma, or a file of the server.
+        ValueError: an open quotation mark, a stray comma, or a file of the server.
     """
     try:
         words = shlex.split(text)
     except ValueError as error:
         raise ValueError(
-            'a quotation mark is not closed; write "traffic light", or "driver\'s seat"'
+            f"{text.strip()}: a quotation mark is not closed; write "
+            '"traffic light", or "driver\'s seat"'
         ) from error
-    if not words:
-        raise ValueError("type at least one word for what is to be found, such as: person car")
     for word in words:
         if word.strip().startswith("@"):
             raise ValueError(f"{word}: the page reads no files; type the words themselves")
@@ -66,6 +66,23 @@ class Question:
     visitor: str  # nobody else gets what is kept for them
     image: str  # file
     words: tuple[str, ...]
+    not_words: tuple[str, ...] = ()
+    thresholds: Mapping[str, float] = field(default_factory=dict)  # class name → least confidence
+
+    @classmethod
+    def typed(
+        cls, visitor: str, image: str, words: str, not_words: str = "", thresholds: str = ""
+    ) -> Question:
+        """From the lines of the page's fields; thresholds as "person=0.6 car=0.3".
+
+        Raises:
+            ValueError: see `parse_words` and `parse_thresholds`; or nothing is to be found.
+        """
+        wanted = tuple(parse_words(words))
+        if not wanted:
+            raise ValueError("type at least one word for what is to be found, such as: person car")
+        others = tuple(parse_words(not_words))
+        return cls(visitor, image, wanted, others, parse_thresholds(parse_words(thresholds)))
 
 
 @dataclass(eq=False)
@@ -75,9 +92,10 @@ class _Visit:
     image: str
     encoded: EncodedImage
     sam: Sam2Masks  # its own, so that no other visitor's image takes this one's place
-    words: Vocabulary | None = None
+    words: Vocabulary | None = None  # without thresholds, which the dense maps do not know
     dense: dict[str, DenseResult] = field(default_factory=dict)  # by arm
-    results: dict[str, tuple[float, Segmentation]] = field(default_factory=dict)  # by arm
+    # By arm, with what it was asked for: everybody's least confidence, and the classes' own.
+    results: dict[str, tuple[tuple[float, tuple], Segmentation]] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
@@ -110,7 +128,8 @@ class Explorer:
         Args:
             question: image and words.
             arm: one of `pipeline.compare.ARMS`.
-            confidence: least class probability of a prompt region, 0…1.
+            confidence: least class probability of a prompt region, 0…1, of the classes that have
+                no threshold of their own.
 
         Returns:
             The image (H, W, 3) uint8 RGB, and its masks.
@@ -118,17 +137,21 @@ class Explorer:
         Raises:
             ValueError, FileNotFoundError: an image or words that cannot be used.
         """
+        segmenter = self.arms[arm]
+        words = segmenter.vocabulary(  # bad words are refused before the long work
+            question.words, not_words=question.not_words, thresholds=question.thresholds
+        )
+        asked = confidence, words.thresholds
         with self._lock:
-            visit = self._visit(question)
-            segmenter = self.arms[arm]
+            visit = self._visit(question, dataclasses.replace(words, thresholds=()))
             if arm not in visit.dense:
                 visit.dense[arm] = segmenter.segmentor.dense(visit.encoded, visit.words)
-            if arm not in visit.results or visit.results[arm][0] != confidence:
+            if arm not in visit.results or visit.results[arm][0] != asked:
                 config = dataclasses.replace(segmenter.config, min_confidence=confidence)
                 own = Segmenter(segmenter.segmentor, visit.sam, config, segmenter.names)
                 name = Path(question.image).name
-                found = own.masks(visit.encoded, visit.dense[arm], visit.words, image_path=name)
-                visit.results[arm] = confidence, found
+                found = own.masks(visit.encoded, visit.dense[arm], words, image_path=name)
+                visit.results[arm] = asked, found
             self._forget()
             return visit.encoded.image, visit.results[arm][1]
 
@@ -137,9 +160,8 @@ class Explorer:
         with self._lock:
             self._visits.pop(visitor, None)
 
-    def _visit(self, question: Question) -> _Visit:
+    def _visit(self, question: Question, words: Vocabulary) -> _Visit:
         segmenter = self.arms[ARMS[0]]
-        words = segmenter.vocabulary(question.words)  # bad words are refused before the long work
         visit = self._visits.get(question.visitor)
         if visit is None or visit.image != question.image:
             encoded = segmenter.segmentor.encode(question.image)

@@ -11,7 +11,7 @@ from typing import NamedTuple, NoReturn
 
 from models.presets import ANYUPS, DEFAULT_ANYUP, PRESETS, get_preset
 from models.protocols import get_protocol
-from models.vocabulary import Vocabulary
+from models.vocabulary import Vocabulary, parse_thresholds
 
 from .atomic import check_replaceable, is_special
 from .config import DEFAULT_UPSAMPLER, PipelineConfig
@@ -79,7 +79,6 @@ def add_model_options(parser: argparse.ArgumentParser, *, several: bool = False)
     parser.add_argument(
         "--threshold",
         nargs="+",
-        type=_threshold,
         metavar="CLASS=SHARE",
         default=[],
         help="classes with a --min-confidence of their own: person=0.6 car=0.3",
@@ -99,14 +98,6 @@ def add_model_options(parser: argparse.ArgumentParser, *, several: bool = False)
     parser.add_argument("--loftup-model", help="LoftUp name or weights file (default: preset's)")
     parser.add_argument("--device", help="cuda, mps or cpu (default: the best available)")
     parser.add_argument("--verbose", action="store_true", help="log more; tracebacks of errors")
-
-
-def _threshold(text: str) -> tuple[str, float]:
-    name, _, value = text.rpartition("=")
-    try:
-        return name, float(value)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not CLASS=SHARE, as person=0.6") from None
 
 
 def add_upsampler_options(parser: argparse.ArgumentParser) -> None:
@@ -220,9 +211,7 @@ def read_vocabulary(args: argparse.Namespace) -> Vocabulary:
     if background is None:
         protocol = get_preset(choose_preset(args)).protocol
         background = (get_protocol(protocol) if isinstance(protocol, str) else protocol).background
-    thresholds = dict(args.threshold)
-    if len(thresholds) < len(args.threshold):
-        raise ValueError("--threshold names a class twice; give each one number")
+    thresholds = parse_thresholds(args.threshold)
     return Vocabulary.parse(words, background, not_words=args.not_words, thresholds=thresholds)
 
 

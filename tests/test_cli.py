@@ -295,7 +295,7 @@ def test_a_folder(here, capsys, monkeypatch):
         (["--not-words", "@nowhere.txt"], "vocabulary file not found"),
         (["--vocabulary", "caf\udce9"], "is no valid text; type it, or its file, in UTF-8"),
         (["--threshold", "persn=0.5"], "no class 'persn' for a threshold; the nearest is 'person'"),
-        (["--threshold", "person"], "'person' is not CLASS=SHARE, as person=0.6"),
+        (["--threshold", "person"], "threshold 'person' is not CLASS=SHARE; write person=0.6"),
         (["--threshold", "car=7"], "the threshold of 'car' must be between 0 and 1, got 7.0"),
         (["--preset", "huge"], "unknown preset 'huge'; valid: vit-b16, tiny"),
         (["--strategy", "guess"], "valid: pole, centroid, peak, multi"),

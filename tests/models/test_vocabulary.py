@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from models.vocabulary import MAX_CLASSES, Vocabulary
+from models.vocabulary import MAX_CLASSES, Vocabulary, parse_thresholds
 
 
 def test_names_synonyms_and_indices():
@@ -149,6 +149,28 @@ def test_thresholds():
     assert vocabulary.own_thresholds == {"Dog": 0, "a=b": 0.9}
     assert vocabulary.confidences(0.7) == (0.7, 0, 0.9, 0.7, 0.7)
     assert Vocabulary.parse(["cat", "dog"], ["sky"]).confidences(0.7) == 0.7
+
+
+def test_typed_thresholds():
+    assert parse_thresholds(["dog=0.5", "a=b=1", "traffic light=.3"]) == {
+        "dog": 0.5, "a=b": 1, "traffic light": 0.3,
+    }  # fmt: skip
+    assert parse_thresholds([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (["dog"], "threshold 'dog' is not CLASS=SHARE; write person=0.6"),
+        (["dog=high"], "threshold 'dog=high' is not CLASS=SHARE"),
+        (["dog=0.5,"], "threshold 'dog=0.5,' is not CLASS=SHARE"),
+        (["0.5"], "threshold '0.5' is not CLASS=SHARE"),
+        (["dog=0.5", "cat=0.5", "dog=0.6"], "class 'dog' has two thresholds; remove one"),
+    ],
+)
+def test_bad_typed_thresholds(entries, message):
+    with pytest.raises(ValueError, match=message):
+        parse_thresholds(entries)
 
 
 @pytest.mark.parametrize(

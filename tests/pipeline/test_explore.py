@@ -1,5 +1,6 @@
 """What a page asks for: words as typed, cached views, clicks, files; without gradio."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -25,6 +26,7 @@ WORDS = ("cat", "dog", "tree")
         ("person car", ["person", "car"]),
         (' "traffic light"\n sofa,couch ', ["traffic light", "sofa,couch"]),
         ('"sofa, couch" "driver\'s seat" 犬', ["sofa, couch", "driver's seat", "犬"]),
+        (" \n", []),
     ],
 )
 def test_words_are_typed_as_on_the_command_line(text, words):
@@ -34,11 +36,9 @@ def test_words_are_typed_as_on_the_command_line(text, words):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "at least one word"),
-        (" \n", "at least one word"),
         ("person, car", "put spaces between classes"),
         (",", "put spaces between classes"),
-        ('"traffic light', "not closed"),
+        ('"traffic light', "light: a quotation mark is not closed"),
         ("person @/etc/passwd", "reads no files"),
         ('" @words.txt"', "reads no files"),
     ],
@@ -46,6 +46,32 @@ def test_words_are_typed_as_on_the_command_line(text, words):
 def test_bad_words(text, message):
     with pytest.raises(ValueError, match=message):
         parse_words(text)
+
+
+def test_a_typed_question():
+    assert Question.typed("me", "a.png", 'person "traffic light"') == Question(
+        "me", "a.png", ("person", "traffic light")
+    )
+    asked = Question.typed("me", "a.png", "cat dog", "fox,vixen wolf", '"cat=.3" dog=0.5')
+    assert asked.not_words == ("fox,vixen", "wolf")
+    assert asked.thresholds == {"cat": 0.3, "dog": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (("",), "type at least one word"),
+        ((" \n", "fox"), "type at least one word"),
+        (("cat", "fox, wolf"), "'fox,': put spaces between classes"),
+        (("cat", "@/etc/passwd"), "reads no files"),
+        (("cat", "", "cat"), "threshold 'cat' is not CLASS=SHARE"),
+        (("cat", "", "cat=0.3, dog=0.2"), "'cat=0.3,': put spaces between classes"),
+        (("cat", "", "@/etc/passwd"), "reads no files"),
+    ],
+)
+def test_badly_typed_questions(lines, message):
+    with pytest.raises(ValueError, match=message):
+        Question.typed("me", "a.png", *lines)
 
 
 @pytest.fixture
@@ -96,6 +122,12 @@ def test_only_what_changed_is_computed_again(random_segmenter, files, calls):
     assert taken(question, "loftup", 0.35) == ["dense", "masks"]
     assert taken(question, "bilinear", 0.35) == []  # what the other arm did not displace
     assert taken(Question("me", files[0], WORDS[:2]), "loftup", 0.35) == ["dense", "masks"]
+    left_out = Question("me", files[0], WORDS[:2], not_words=WORDS[2:])
+    assert taken(left_out, "loftup", 0.35) == ["dense", "masks"]
+    own = dataclasses.replace(left_out, thresholds={"cat": 0.3})
+    assert taken(own, "loftup", 0.35) == ["masks"]
+    assert taken(own, "loftup", 0.35) == []
+    assert taken(left_out, "loftup", 0.35) == ["masks"]
     assert taken(Question("me", files[1], WORDS[:2]), "loftup", 0.35)[:2] == ["encode", "dense"]
 
 
@@ -111,6 +143,19 @@ def test_results_are_the_segmenters(random_segmenter, files):
     assert found.image_path == "one.png"  # not the server's folders
     assert found.settings["min_confidence"] == 0.4
     assert explorer.look(question, "bilinear", 0.4)[1].settings["upsampler"] == "bilinear"
+
+
+def test_words_to_leave_out_and_thresholds_are_the_segmenters(random_segmenter, files):
+    explorer = Explorer(random_segmenter)
+    more = {"not_words": ("tree",), "thresholds": {"cat": 0.9}}
+    question = Question("me", files[0], WORDS[:2], **more)
+    explorer.look(dataclasses.replace(question, thresholds={}), "loftup", 0.4)
+    found = explorer.look(question, "loftup", 0.4)[1]
+    assert_equal(found, random_segmenter.segment(files[0], WORDS[:2], **more))
+    assert found.settings["not_words"] == [["tree"]]
+    assert found.settings["thresholds"] == {"cat": 0.9}
+    again = explorer.look(question, "loftup", 0.3)[1]
+    assert again.settings["min_confidence"] == 0.3
 
 
 def test_visitors_do_not_see_one_another(random_segmenter, files, calls):
@@ -140,8 +185,14 @@ def test_memory_is_oracleed(random_segmenter, files, calls):
 
 def test_bad_words_are_refused_before_the_long_work(random_segmenter, files, calls):
     explorer = Explorer(random_segmenter)
-    with pytest.raises(ValueError, match="given twice"):
-        explorer.look(Question("me", files[0], ("cat", "Cat")), "bilinear", 0.4)
+    for words, more, message in [
+        (("cat", "Cat"), {}, "given twice"),
+        (("cat",), {"not_words": ("Cat",)}, "both wanted and not wanted"),
+        (("cat",), {"thresholds": {"dog": 0.5}}, "no class 'dog' for a threshold"),
+        (("cat",), {"thresholds": {"cat": 60}}, "between 0 and 1, got 60"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            explorer.look(Question("me", files[0], words, **more), "bilinear", 0.4)
     assert calls == []
 
 

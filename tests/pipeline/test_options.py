@@ -59,8 +59,7 @@ def test_every_setting_has_its_option():
     [
         ["--vocabulary"],
         ["--not-words"],
-        ["--threshold", "person"],
-        ["--threshold", "person=high"],
+        ["--threshold"],
         ["--min-confidence", "high"],
         ["--min-region-size", "1.5"],
         ["--no-such-option"],
@@ -110,7 +109,7 @@ def test_not_words_and_thresholds():
     assert not read_vocabulary(parse()).not_words and not read_vocabulary(parse()).thresholds
     equals = parse("--vocabulary", "a=b", "--threshold", "a=b=1")  # the last "=" counts
     assert read_vocabulary(equals).thresholds == (1,)
-    with pytest.raises(ValueError, match="--threshold names a class twice"):
+    with pytest.raises(ValueError, match="class 'dog' has two thresholds"):
         read_vocabulary(parse(*argv, "--threshold", "dog=0.5", "dog=0.6"))
 
 
