@@ -11,8 +11,10 @@ import argparse
 import html
 import os
 import shutil
+import socket
 import sys
 import tempfile
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -71,6 +73,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.max_upload_mb < 1:
         raise ValueError(f"--max-upload-mb must be at least 1, got {args.max_upload_mb}")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # gradio asks before it is configured
+    _check_address(args.host, args.port)
     try:
         import gradio
     except ModuleNotFoundError as error:
@@ -96,8 +99,25 @@ def _run(args: argparse.Namespace) -> int:
         prevent_thread_lock=True,
     )
     print(f"the page is at {page.local_url} (Ctrl-C ends it)", flush=True)
-    page.block_thread()
+    try:
+        threading.Event().wait()  # not gradio's own way, which does not say that it was interrupted
+    finally:
+        page.close(verbose=False)
     return 0
+
+
+def _check_address(host: str, port: int) -> None:
+    """Refuse before the models are loaded what could not be listened on after it."""
+    try:
+        family = socket.getaddrinfo(host, port)[0][0]
+        with socket.socket(family) as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server will
+            one.bind((host, port))
+    except OSError as error:
+        raise ValueError(
+            f"cannot listen on {host}, port {port} ({error.strerror}); "
+            "give another --port or --host"
+        ) from error
 
 
 def build(explorer: "Explorer", preset: str) -> "gradio.Blocks":
@@ -131,15 +151,16 @@ def build(explorer: "Explorer", preset: str) -> "gradio.Blocks":
         return values
 
     def segment(
-        file: str | None, text: str, last: explore.Question | None, loftup: bool, *sliders: float
-    ) -> Iterator[dict[Any, Any]]:
+        file: str | None, text: str, others: str, own: str, last: explore.Question | None,
+        loftup: bool, *sliders: float,
+    ) -> Iterator[dict[Any, Any]]:  # fmt: skip
         if not file:
             raise gr.Error("Drop an image first, or take the bundled one.", title="No image")
+        visitor = last.visitor if last else uuid.uuid4().hex
         try:
-            words = tuple(explore.parse_words(text))
+            asked = explore.Question.typed(visitor, file, text, others, own)
         except ValueError as error:
             raise gr.Error(html.escape(str(error)), title="Words") from error
-        asked = explore.Question(last.visitor if last else uuid.uuid4().hex, file, words)
         yield shown(asked, False, *sliders) | {
             question: asked, columns["loftup"]: gr.update(visible=loftup),
             pictures["loftup"]: None, counts["loftup"]: "", **untouched,
@@ -200,6 +221,15 @@ def build(explorer: "Explorer", preset: str) -> "gradio.Blocks":
                     'person "traffic light" sofa,couch',
                 )  # fmt: skip
                 loftup = gr.Checkbox(True, label="LoftUp: show its result beside the plain one")
+                with gr.Accordion("More: words to leave out, single classes", open=False):
+                    others = gr.Textbox(
+                        label="Not these",
+                        info='They compete with your words and are left out: bus "sign,billboard"',
+                    )
+                    own = gr.Textbox(
+                        label="Least confidence of some classes",
+                        info="Instead of the slider's, without encoding anew: person=0.6 car=0.3",
+                    )
                 start = gr.Button("Segment", variant="primary")
                 confidence = gr.Slider(
                     0, 1, explorer.confidence, step=0.01, label="Confidence",
@@ -224,10 +254,13 @@ def build(explorer: "Explorer", preset: str) -> "gradio.Blocks":
         view = [*columns.values(), *pictures.values(), *counts.values()]
         untouched = {chosen: HINT, files: gr.update(value=None, visible=False), clicked_mask: None}
         gr.on(
-            [start.click, text.submit], segment, [file, text, question, *controls],
-            [question, *view, *untouched],
+            [start.click, text.submit, others.submit, own.submit], segment,
+            [file, text, others, own, question, *controls], [question, *view, *untouched],
         )  # fmt: skip
-        bundled.click(lambda: (str(SCENE.path), " ".join(SCENE.words)), None, [file, text])
+        bundled.click(
+            lambda: (str(SCENE.path), " ".join(SCENE.words), "", ""), None,
+            [file, text, others, own],
+        )  # fmt: skip
         gr.on(
             [confidence.input, loftup.input], change, [question, *controls], [*view, *untouched],
             trigger_mode="always_last", show_progress="minimal",

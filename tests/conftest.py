@@ -21,6 +21,7 @@ from models.weights import build_clip
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-slow", action="store_true", help="also run the tests marked slow")
+    parser.addoption("--page-picture", help="file for a picture of the page, by its slow test")
     parser.addoption("--fuzz-runs", type=int, default=1000, help="cases of the slow fuzz test")
 
 

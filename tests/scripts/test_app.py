@@ -1,13 +1,23 @@
-"""The page in a real browser, and how its program refuses what it cannot use."""
+"""The page in a real browser, and how its program refuses what it cannot use.
 
+How long a visitor waits, and the picture of the page in examples/:
+
+    pytest tests/scripts/test_app.py -n0 -s -m slow -k test_a_visit --page-picture examples/page.png
+"""
+
+import contextlib
 import importlib.util
+import io
 import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -48,34 +58,61 @@ def test_without_gradio_the_command_to_get_it_is_named(tmp_path):
     assert "pip install 'gradio>=6'" in refused(PYTHONPATH=str(tmp_path))
 
 
+def test_an_address_that_cannot_be_listened_on_is_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        said = refused("--port", str(port))
+    assert said == (
+        f"error: cannot listen on 127.0.0.1, port {port} (Address already in use); "
+        "give another --port or --host\n"
+    )
+    assert "give another --port or --host" in refused("--host", "192.0.2.1")  # of no machine
+
+
 @pytest.mark.slow
 @needs_browser
 def test_missing_weights_are_one_line(tmp_path):
     said = refused("--preset", "vit-b16", HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(tmp_path))
-    assert "weights" in said or "download" in said
+    assert "scripts/download_weights.py" in said
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """A running page."""
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[tuple[subprocess.Popen, str]]:
+    """The program and its address, once the page is there."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("page")
     server = subprocess.Popen(
         [*APP, "--port", str(port), "--max-upload-mb", "1"],
         cwd=folder,
         env=os.environ | {"GRADIO_TEMP_DIR": str(folder)},
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
     try:
         line = server.stdout.readline()
-        assert f"127.0.0.1:{port}" in line, "the page did not start"
-        yield f"http://127.0.0.1:{port}"
+        assert f"127.0.0.1:{port}" in line, f"the page did not start: {server.stderr.read()}"
+        yield server, f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
         server.wait(180)  # gradio closes its connections first
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """A running page."""
+    with served(tmp_path_factory.mktemp("page")) as (_, address):
+        yield address
+
+
+@pytest.mark.slow
+@needs_browser
+def test_ctrl_c(tmp_path):
+    with served(tmp_path) as (server, _):
+        server.send_signal(signal.SIGINT)
+        assert server.wait(180) == 130
+        assert server.stderr.read() == "interrupted\n" and not server.stdout.read()
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +130,9 @@ def browser():
 class Visitor:
     """Somebody at the page."""
 
-    def __init__(self, browser, address: str) -> None:
-        self.page = browser.new_context(viewport={"width": 1400, "height": 1000}).new_page()
+    def __init__(self, browser, address: str, size: tuple[int, int] = (1000, 1400)) -> None:
+        viewport = {"width": size[1], "height": size[0]}
+        self.page = browser.new_context(viewport=viewport).new_page()
         self.page.set_default_timeout(PATIENCE)
         self.hosts: set[str] = set()
         self.page.on("request", lambda request: self.hosts.add(request.url.split("/")[2]))
@@ -102,11 +140,20 @@ class Visitor:
         self.page.get_by_role("button", name="Segment", exact=True).wait_for()
 
     def drop(self, file: Path) -> None:
-        self.page.get_by_label("Remove Image").click()
+        if (remove := self.page.get_by_label("Remove Image")).count():
+            remove.click()
         self.page.locator("input[type=file]").first.set_input_files(str(file))
 
     def words(self, text: str) -> None:
-        self.page.get_by_label("Words").fill(text)
+        self.page.get_by_label(re.compile("Words")).fill(text)
+
+    def more(self, **lines: str) -> None:
+        """Fill in the fields that are folded away, by the beginnings of their names."""
+        for name, text in lines.items():
+            field = self.page.get_by_label(re.compile(name))
+            if not field.is_visible():
+                self.page.get_by_role("button", name="More").click()
+            field.fill(text)
 
     def loftup(self, on: bool) -> None:
         self.page.get_by_label(re.compile("LoftUp: show")).set_checked(on)
@@ -118,6 +165,9 @@ class Visitor:
         """What is found, once it is."""
         self.page.locator(f"#count-{arm}").get_by_text(re.compile("mask|Nothing found")).wait_for()
         return self.page.locator(f"#count-{arm}").inner_text()
+
+    def until_said(self, pattern: str, arm: str = "bilinear") -> None:
+        self.page.locator(f"#count-{arm}").filter(has_text=re.compile(pattern)).wait_for()
 
     def until_it_changes(self, selector: str, act, attribute: str = "innerText") -> str:
         read = "([s, a]) => document.querySelector(s)[a]"
@@ -137,28 +187,51 @@ class Visitor:
         toast.wait_for()
         text = toast.inner_text()
         self.page.locator(".toast-close").first.click()
+        toast.wait_for(state="hidden")  # it fades away
         return text
+
+
+def timed(what: str, act: Callable[[], object]) -> None:
+    start = time.perf_counter()
+    act()
+    print(f"{what}: {time.perf_counter() - start:.2f} s")
 
 
 @pytest.mark.slow
 @needs_browser
-def test_a_visit(browser, address, tmp_path):
+def test_a_visit(browser, address, tmp_path, request):
     me = Visitor(browser, address)
-    me.segment()
-    assert "person" in me.said("loftup") and "person" in me.said("bilinear")
+
+    def first_result() -> None:
+        me.segment()
+        assert "person" in me.said("bilinear")
+
+    timed("first result", first_result)
+    timed("with LoftUp, after that", lambda: me.said("loftup"))
+    assert "person" in me.said("loftup")
     assert me.hosts == {address.split("/")[2]}  # nothing is fetched from elsewhere
 
     picture = me.page.locator("#loftup img")
     box = picture.bounding_box()
     red_car = {"x": 0.25 * box["width"], "y": 0.82 * box["height"]}
-    picture.click(position=red_car)
-    me.page.locator("#chosen table").wait_for()
+
+    def click() -> None:
+        picture.click(position=red_car)
+        me.page.locator("#chosen table").wait_for()
+
+    timed("a click on a mask", click)
+    if file := request.config.getoption("--page-picture"):
+        save_picture(me.page.screenshot(full_page=True), Path(file))
     chosen = me.page.locator("#chosen").inner_text()
     assert "car" in chosen and "prompt point" in chosen and "SAM 2" in chosen
 
-    me.until_it_changes("#loftup img", lambda: me.slide("Opacity", 0.9), "src")
+    def slide(name: str, value: float) -> None:
+        me.until_it_changes("#loftup img", lambda: me.slide(name, value), "src")
+
+    timed("another opacity", lambda: slide("Opacity", 0.9))
     assert "car" in me.page.locator("#chosen").inner_text()  # still chosen
-    fewer = me.until_it_changes("#count-loftup", lambda: me.slide("Confidence", 0.95))
+    timed("another confidence", lambda: slide("Confidence", 0.95))
+    fewer = me.said("loftup")
     me.page.locator("#chosen").get_by_text("Click a mask").wait_for()  # none is chosen any more
 
     me.page.get_by_role("button", name="Make files").click()
@@ -181,6 +254,51 @@ def test_a_visit(browser, address, tmp_path):
 
     me.loftup(False)
     me.page.locator("#loftup").wait_for(state="hidden")
+
+
+def save_picture(screenshot: bytes, file: Path) -> None:
+    """With a palette: half a megabyte less, and no difference that is seen."""
+    Image.open(io.BytesIO(screenshot)).convert("RGB").quantize(256).save(file, optimize=True)
+
+
+@pytest.mark.slow
+@needs_browser
+def test_words_to_leave_out_and_thresholds(browser, address):
+    me = Visitor(browser, address)
+    me.loftup(False)
+    me.segment()
+    me.until_said(r"person\s*\d.*car\s*\d")
+
+    me.words("person building tree")
+    me.more(Not="car bicycle")
+    me.segment()
+    me.until_said(r"^(?!.*(car|bicycle)).*person\s*\d")
+
+    field = "Least confidence of"
+    me.more(**{field: "person=1"})
+    me.page.get_by_label(re.compile(field)).press("Enter")
+    me.until_said(r"building\s*\d.*not found: person")
+
+    me.more(**{field: "persn=0.5"})
+    me.segment()
+    assert "the nearest is 'person'" in me.warned()
+    me.more(**{field: "person"})
+    me.segment()
+    assert "write person=0.6" in me.warned()
+    me.more(**{field: "", "Not": "tree"})
+    me.segment()
+    assert "'tree' is both wanted and not wanted" in me.warned()
+
+
+@pytest.mark.slow
+@needs_browser
+def test_a_phone(browser, address):
+    me = Visitor(browser, address, size=(900, 420))
+    me.loftup(False)
+    me.segment()
+    me.said("bilinear")
+    assert me.page.evaluate("document.documentElement.scrollWidth") <= 420
+    assert me.page.locator("#bilinear img").bounding_box()["width"] > 330
 
 
 @pytest.mark.slow
@@ -206,6 +324,10 @@ def test_two_visitors_and_bad_input(browser, address, tmp_path):
     second.segment()
     warned = second.warned()
     assert "broken.png" in warned and "Traceback" not in warned and "/" not in warned
+    large = tmp_path / "large.png"
+    large.write_bytes(broken.read_bytes() + b"0" * 2**20)
+    second.drop(large)
+    assert "maximum allowed size of 1" in second.warned()
 
     grey = tmp_path / "grey.png"
     Image.fromarray(np.full((20, 20), 90, np.uint8)).save(grey)
