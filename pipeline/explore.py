@@ -31,7 +31,7 @@ from .result import Segmentation
 from .segmenter import Segmenter
 from .visualize import fit, save_picture
 
-DRAWING = (720, 800)  # a drawing fits in here, (h, w): its letters stay readable at half the page
+DRAWING = (660, 720)  # a drawing fits in here, (h, w): its letters stay readable at half the page
 KEPT = 2**31  # bytes of all visits
 
 
@@ -217,7 +217,7 @@ def describe(result: Segmentation, index: int) -> str:
     rows = {
         "score": f"{result.scores[index]:.2f} (IoU that SAM 2 predicts)",
         "confidence": f"{result.confidences[index]:.2f} (mean class probability)",
-        "prompt point" + "s" * (len(result.points[index]) > 1): f"{points} (x, y) pixels",
+        f"prompt point{'s' * (len(result.points[index]) > 1)} (x, y)": f"{points} pixels",
         "area": f"{int(result.masks[index].sum())} pixels",
         "mask from": source,
     }
@@ -230,11 +230,15 @@ def summary(result: Segmentation) -> str:
     if not len(result):
         return "Nothing found. Lower the confidence, or try other words."
     counts = np.bincount(result.class_ids, minlength=len(result.class_names))
-    chips = [f"{_chip(result, i)}&nbsp;{count}" for i, count in enumerate(counts) if count]
+    chips = [
+        f'<span style="margin-right: 1em">{_chip(result, i)}&nbsp;{count}</span> '
+        for i, count in enumerate(counts)
+        if count
+    ]
     word = "mask" if len(result) == 1 else "masks"
     missing = [html.escape(n) for n, c in zip(result.class_names, counts, strict=True) if not c]
-    note = f" · not found: {', '.join(missing)}" if missing else ""
-    return f"<b>{len(result)} {word}</b> &nbsp; {' &ensp; '.join(chips)}{note}"
+    note = f"not found: {', '.join(missing)}" if missing else ""
+    return f"<b>{len(result)} {word}</b> &ensp; {''.join(chips)}{note}"
 
 
 def _chip(result: Segmentation, class_id: int) -> str:

@@ -8,6 +8,7 @@ Needs the package gradio (pip install 'gradio>=6'). The page is served to this m
 """
 
 import argparse
+import contextlib
 import html
 import os
 import shutil
@@ -34,17 +35,26 @@ if TYPE_CHECKING:
 
 TITLES = {"bilinear": "Without LoftUp", "loftup": "With LoftUp"}
 ABOUT = {
-    True: "The small shipped models (`tiny`) know only drawn scenes such as the bundled one; for "
-    "photographs start the page with `--preset vit-b16`.",
+    True: "These small models (`tiny`) know only drawn scenes such as the bundled one. For "
+    "photographs, start the page with `--preset vit-b16`",
     False: "CLIP, LoftUp and SAM 2 find what your words say.",
 }
 HINT = "Click a mask to see its class, score and prompt point."
 CSS = """
-.gradio-container {max-width: 1500px !important}
+.gradio-container {width: 100%; max-width: 1700px !important; margin: auto}
+.gradio-container .app {padding: 16px !important}
 .picture img {cursor: crosshair}
-#chosen table td {padding: 1px 14px 1px 0; border: none}
+#chosen table, #chosen tr, #chosen td {border: none !important}
+#chosen td {padding: 1px 14px 1px 0 !important; vertical-align: top}
+#chosen td:first-child {white-space: nowrap; opacity: 0.7}
 #chosen h4 {margin: 0 0 4px 0}
+#files .stem {white-space: normal; overflow-wrap: anywhere; text-overflow: clip}
+#files td {padding: 4px; width: auto; min-width: 0}
+/* A message says what is wrong; what was found before stays in sight. */
+[data-testid="status-tracker"]:has(> .error) {display: none !important}
 """
+# On a phone the pictures are far below the button.
+SHOW = "() => document.querySelector('#bilinear').scrollIntoView({block: 'nearest'})"
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -87,8 +97,10 @@ def _run(args: argparse.Namespace) -> int:
         server_name=args.host,
         server_port=args.port,
         max_file_size=args.max_upload_mb * 2**20,
-        # System fonts: gradio's own themes fetch theirs from Google.
-        theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+        # System fonts: gradio's own themes fetch theirs from Google. Its hints are hard to read.
+        theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]).set(
+            block_info_text_color="*neutral_500", block_info_text_color_dark="*neutral_400"
+        ),
         css=CSS,
         allowed_paths=[str(SCENE.path)],
         footer_links=[],
@@ -124,18 +136,31 @@ def build(explorer: "Explorer", preset: str) -> "gradio.Blocks":
     """The page; all that it computes is `explorer`'s."""
     import gradio as gr
 
+    from models.memory import is_out_of_memory
     from pipeline import explore
     from pipeline.compare import ARMS
     from pipeline.overlay import OPACITY
 
     downloads = tempfile.TemporaryDirectory(prefix="masks")  # gone when the page's program ends
 
-    def look(asked: explore.Question, arm: str, confidence: float) -> tuple[Any, Any]:
+    def refusal(message: str) -> gr.Error:
+        return gr.Error(html.escape(message), print_exception=False)
+
+    @contextlib.contextmanager
+    def told(image: str) -> Iterator[None]:
+        """Within, what goes wrong is said on the page; other errors are bugs."""
         try:
-            return explorer.look(asked, arm, confidence)
+            yield
         except (ValueError, OSError) as error:
-            message = str(error).replace(asked.image, Path(asked.image).name)
-            raise gr.Error(html.escape(message), title="This did not work") from error
+            raise refusal(str(error).replace(image, Path(image).name)) from error
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise refusal("Out of memory: take a smaller image or fewer words.") from error
+
+    def look(asked: explore.Question, arm: str, confidence: float) -> tuple[Any, Any]:
+        with told(asked.image):
+            return explorer.look(asked, arm, confidence)
 
     def shown(
         asked: explore.Question | None, loftup: bool, confidence: float, opacity: float,
@@ -155,15 +180,13 @@ def build(explorer: "Explorer", preset: str) -> "gradio.Blocks":
         loftup: bool, *sliders: float,
     ) -> Iterator[dict[Any, Any]]:  # fmt: skip
         if not file:
-            raise gr.Error("Drop an image first, or take the bundled one.", title="No image")
+            raise refusal("Drop an image first, or take the bundled one.")
         visitor = last.visitor if last else uuid.uuid4().hex
-        try:
+        with told(file):
             asked = explore.Question.typed(visitor, file, text, others, own)
-        except ValueError as error:
-            raise gr.Error(html.escape(str(error)), title="Words") from error
         yield shown(asked, False, *sliders) | {
             question: asked, columns["loftup"]: gr.update(visible=loftup),
-            pictures["loftup"]: None, counts["loftup"]: "", **untouched,
+            pictures["loftup"]: None, counts["loftup"]: "LoftUp takes longer …", **untouched,
         }  # fmt: skip
         if loftup:  # takes longest: what is there already is shown
             yield shown(asked, True, *sliders)
@@ -187,12 +210,15 @@ def build(explorer: "Explorer", preset: str) -> "gradio.Blocks":
 
     def make_files(asked: explore.Question | None, loftup: bool, confidence: float) -> Any:
         if asked is None:
-            raise gr.Error("Segment an image first.", title="Nothing to download yet")
+            raise refusal("Nothing to download yet: segment an image first.")
         written = []
         for arm in ARMS[: 1 + loftup]:
             image, found = look(asked, arm, confidence)
             name = f"{Path(asked.image).stem}_{arm}"
-            written += explore.save_files(Path(downloads.name) / asked.visitor, name, image, found)
+            with told(asked.image):
+                written += explore.save_files(
+                    Path(downloads.name) / asked.visitor, name, image, found
+                )
         return gr.update(value=written, visible=True)
 
     def leave(asked: explore.Question | None) -> None:
@@ -201,8 +227,9 @@ def build(explorer: "Explorer", preset: str) -> "gradio.Blocks":
             shutil.rmtree(Path(downloads.name) / asked.visitor, ignore_errors=True)
 
     with gr.Blocks(
-        title="Masks for everything you name", analytics_enabled=False, delete_cache=(3600, 86400)
-    ) as page:
+        title="Masks for everything you name", analytics_enabled=False,
+        delete_cache=(3600, 86400), fill_width=True,
+    ) as page:  # fmt: skip
         question = gr.State(None, time_to_live=86400, delete_callback=leave)
         clicked_mask = gr.State(None)
         gr.Markdown(f"## Masks for everything you name\n{ABOUT[preset == 'tiny']}")
@@ -221,14 +248,15 @@ def build(explorer: "Explorer", preset: str) -> "gradio.Blocks":
                     'person "traffic light" sofa,couch',
                 )  # fmt: skip
                 loftup = gr.Checkbox(True, label="LoftUp: show its result beside the plain one")
-                with gr.Accordion("More: words to leave out, single classes", open=False):
+                with gr.Accordion("More options", open=False):
                     others = gr.Textbox(
                         label="Not these",
-                        info='They compete with your words and are left out: bus "sign,billboard"',
+                        info="They compete with your words, but are left out of the result: "
+                        'bus "sign,billboard"',
                     )
                     own = gr.Textbox(
                         label="Least confidence of some classes",
-                        info="Instead of the slider's, without encoding anew: person=0.6 car=0.3",
+                        info="Instead of the slider's: person=0.6 car=0.3",
                     )
                 start = gr.Button("Segment", variant="primary")
                 confidence = gr.Slider(
@@ -248,14 +276,18 @@ def build(explorer: "Explorer", preset: str) -> "gradio.Blocks":
                             counts[arm] = gr.HTML(elem_id=f"count-{arm}")
                 chosen = gr.HTML(HINT, elem_id="chosen", label="Chosen mask", container=True)
                 make = gr.Button("Make files to download: picture, JSON, label PNG", size="sm")
-                files = gr.File(label="Files", file_count="multiple", visible=False)
+                files = gr.File(
+                    label="Files", file_count="multiple", visible=False, elem_id="files"
+                )
 
         controls = [loftup, confidence, opacity]
         view = [*columns.values(), *pictures.values(), *counts.values()]
         untouched = {chosen: HINT, files: gr.update(value=None, visible=False), clicked_mask: None}
+        asks = [start.click, text.submit, others.submit, own.submit]
+        gr.on(asks, None, js=SHOW)
         gr.on(
-            [start.click, text.submit, others.submit, own.submit], segment,
-            [file, text, others, own, question, *controls], [question, *view, *untouched],
+            asks, segment, [file, text, others, own, question, *controls],
+            [question, *view, *untouched], show_progress_on=[*pictures.values()],
         )  # fmt: skip
         bundled.click(
             lambda: (str(SCENE.path), " ".join(SCENE.words), "", ""), None,
@@ -264,6 +296,7 @@ def build(explorer: "Explorer", preset: str) -> "gradio.Blocks":
         gr.on(
             [confidence.input, loftup.input], change, [question, *controls], [*view, *untouched],
             trigger_mode="always_last", show_progress="minimal",
+            show_progress_on=[*pictures.values()],
         )  # fmt: skip
         opacity.input(
             shown, [question, *controls, clicked_mask], view, trigger_mode="always_last",
@@ -274,7 +307,10 @@ def build(explorer: "Explorer", preset: str) -> "gradio.Blocks":
                 click(arm), [question, *controls], [*view, chosen, clicked_mask],
                 show_progress="hidden",
             )  # fmt: skip
-        make.click(make_files, [question, loftup, confidence], files)
+        make.click(
+            make_files, [question, loftup, confidence], files, show_progress="minimal",
+            show_progress_on=[*pictures.values()],
+        )  # fmt: skip
     return page
 
 

@@ -8,7 +8,6 @@ How long a visitor waits, and the picture of the page in examples/:
 import contextlib
 import importlib.util
 import io
-import json
 import os
 import re
 import shutil
@@ -19,12 +18,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.explore import DRAWING
 from pipeline.result import Segmentation
+from pipeline.visualize import fit
 
 ROOT = Path(__file__).resolve().parents[2]
 APP = [sys.executable, str(ROOT / "scripts" / "app.py")]
@@ -76,43 +78,51 @@ def test_missing_weights_are_one_line(tmp_path):
     assert "scripts/download_weights.py" in said
 
 
+class Server(NamedTuple):
+    """A running page."""
+
+    process: subprocess.Popen
+    address: str
+    log: Path  # stderr
+
+
 @contextlib.contextmanager
-def served(folder: Path) -> Iterator[tuple[subprocess.Popen, str]]:
-    """The program and its address, once the page is there."""
+def served(folder: Path) -> Iterator[Server]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [*APP, "--port", str(port), "--max-upload-mb", "1"],
-        cwd=folder,
-        env=os.environ | {"GRADIO_TEMP_DIR": str(folder)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    log = folder / "log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [*APP, "--port", str(port), "--max-upload-mb", "1"],
+            cwd=folder,
+            env=os.environ | {"GRADIO_TEMP_DIR": str(folder)},
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
     try:
-        line = server.stdout.readline()
-        assert f"127.0.0.1:{port}" in line, f"the page did not start: {server.stderr.read()}"
-        yield server, f"http://127.0.0.1:{port}"
+        line = process.stdout.readline()
+        assert f"127.0.0.1:{port}" in line, f"the page did not start: {log.read_text()}"
+        yield Server(process, f"http://127.0.0.1:{port}", log)
     finally:
-        server.terminate()
-        server.wait(180)  # gradio closes its connections first
+        process.terminate()
+        process.wait(180)  # gradio closes its connections first
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """A running page."""
-    with served(tmp_path_factory.mktemp("page")) as (_, address):
-        yield address
+def server(tmp_path_factory):
+    with served(tmp_path_factory.mktemp("page")) as server:
+        yield server
 
 
 @pytest.mark.slow
 @needs_browser
 def test_ctrl_c(tmp_path):
-    with served(tmp_path) as (server, _):
-        server.send_signal(signal.SIGINT)
-        assert server.wait(180) == 130
-        assert server.stderr.read() == "interrupted\n" and not server.stdout.read()
+    with served(tmp_path) as server:
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(180) == 130
+        assert server.log.read_text() == "interrupted\n" and not server.process.stdout.read()
 
 
 @pytest.fixture(scope="module")
@@ -199,8 +209,8 @@ def timed(what: str, act: Callable[[], object]) -> None:
 
 @pytest.mark.slow
 @needs_browser
-def test_a_visit(browser, address, tmp_path, request):
-    me = Visitor(browser, address)
+def test_a_visit(browser, server, tmp_path, request):
+    me = Visitor(browser, server.address)
 
     def first_result() -> None:
         me.segment()
@@ -209,7 +219,7 @@ def test_a_visit(browser, address, tmp_path, request):
     timed("first result", first_result)
     timed("with LoftUp, after that", lambda: me.said("loftup"))
     assert "person" in me.said("loftup")
-    assert me.hosts == {address.split("/")[2]}  # nothing is fetched from elsewhere
+    assert me.hosts == {server.address.split("/")[2]}  # nothing is fetched from elsewhere
 
     picture = me.page.locator("#loftup img")
     box = picture.bounding_box()
@@ -263,8 +273,8 @@ def save_picture(screenshot: bytes, file: Path) -> None:
 
 @pytest.mark.slow
 @needs_browser
-def test_words_to_leave_out_and_thresholds(browser, address):
-    me = Visitor(browser, address)
+def test_words_to_leave_out_and_thresholds(browser, server):
+    me = Visitor(browser, server.address)
     me.loftup(False)
     me.segment()
     me.until_said(r"person\s*\d.*car\s*\d")
@@ -282,6 +292,7 @@ def test_words_to_leave_out_and_thresholds(browser, address):
     me.more(**{field: "persn=0.5"})
     me.segment()
     assert "the nearest is 'person'" in me.warned()
+    me.page.locator("#bilinear img").click(trial=True)  # what was found stays in sight
     me.more(**{field: "person"})
     me.segment()
     assert "write person=0.6" in me.warned()
@@ -292,8 +303,8 @@ def test_words_to_leave_out_and_thresholds(browser, address):
 
 @pytest.mark.slow
 @needs_browser
-def test_a_phone(browser, address):
-    me = Visitor(browser, address, size=(900, 420))
+def test_a_phone(browser, server):
+    me = Visitor(browser, server.address, size=(900, 420))
     me.loftup(False)
     me.segment()
     me.said("bilinear")
@@ -303,8 +314,8 @@ def test_a_phone(browser, address):
 
 @pytest.mark.slow
 @needs_browser
-def test_two_visitors_and_bad_input(browser, address, tmp_path):
-    first, second = Visitor(browser, address), Visitor(browser, address)
+def test_two_visitors_and_bad_input(browser, server, tmp_path):
+    first, second = Visitor(browser, server.address), Visitor(browser, server.address)
     for visitor in (first, second):
         visitor.loftup(False)
     first.words("person car")
@@ -328,6 +339,7 @@ def test_two_visitors_and_bad_input(browser, address, tmp_path):
     large.write_bytes(broken.read_bytes() + b"0" * 2**20)
     second.drop(large)
     assert "maximum allowed size of 1" in second.warned()
+    assert not server.log.read_text()  # bad input is no bug of the program
 
     grey = tmp_path / "grey.png"
     Image.fromarray(np.full((20, 20), 90, np.uint8)).save(grey)
@@ -337,9 +349,6 @@ def test_two_visitors_and_bad_input(browser, address, tmp_path):
 
     first.until_it_changes("#bilinear img", lambda: first.slide("Opacity", 0.9), "src")
     assert first.said("bilinear") == before
-    assert json.loads(
-        first.page.evaluate(
-            "(i => JSON.stringify([i.naturalWidth, i.naturalHeight]))"
-            "(document.querySelector('#bilinear img'))"
-        )
-    ) == [800, 533]
+    image = "document.querySelector('#bilinear img')"
+    width_height = first.page.evaluate(f"[{image}.naturalWidth, {image}.naturalHeight]")
+    assert tuple(width_height) == fit((400, 600), DRAWING)[::-1]
