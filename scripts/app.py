@@ -82,8 +82,17 @@ def _run(args: argparse.Namespace) -> int:
         raise ValueError(f"--port must be 1…65535, got {args.port}")
     if args.max_upload_mb < 1:
         raise ValueError(f"--max-upload-mb must be at least 1, got {args.max_upload_mb}")
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # gradio asks before it is configured
     _check_address(args.host, args.port)
+    # For all files of visitors, which are to be gone when the program ends.
+    with tempfile.TemporaryDirectory(prefix="masks", ignore_cleanup_errors=True) as folder:
+        # Both are read when gradio is imported.
+        os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
+        _start(args, Path(folder))
+        threading.Event().wait()  # not gradio's own way, which does not say what ended it
+    return 0
+
+
+def _start(args: argparse.Namespace, folder: Path) -> None:
     try:
         import gradio
     except ModuleNotFoundError as error:
@@ -92,7 +101,7 @@ def _run(args: argparse.Namespace) -> int:
     from pipeline.segmenter import Segmenter
 
     explorer = Explorer(Segmenter.from_preset(args.preset, use_loftup=True, device=args.device))
-    page = build(explorer, args.preset)
+    page = build(explorer, args.preset, folder)
     page.launch(
         server_name=args.host,
         server_port=args.port,
@@ -111,11 +120,6 @@ def _run(args: argparse.Namespace) -> int:
         prevent_thread_lock=True,
     )
     print(f"the page is at {page.local_url} (Ctrl-C ends it)", flush=True)
-    try:
-        threading.Event().wait()  # not gradio's own way, which does not say that it was interrupted
-    finally:
-        page.close(verbose=False)
-    return 0
 
 
 def _check_address(host: str, port: int) -> None:
@@ -132,16 +136,14 @@ def _check_address(host: str, port: int) -> None:
         ) from error
 
 
-def build(explorer: "Explorer", preset: str) -> "gradio.Blocks":
-    """The page; all that it computes is `explorer`'s."""
+def build(explorer: "Explorer", preset: str, folder: Path) -> "gradio.Blocks":
+    """The page; all that it computes is `explorer`'s. What it writes goes into `folder`."""
     import gradio as gr
 
     from models.memory import is_out_of_memory
     from pipeline import explore
     from pipeline.compare import ARMS
     from pipeline.overlay import OPACITY
-
-    downloads = tempfile.TemporaryDirectory(prefix="masks")  # gone when the page's program ends
 
     def refusal(message: str) -> gr.Error:
         return gr.Error(html.escape(message), print_exception=False)
@@ -216,15 +218,13 @@ def build(explorer: "Explorer", preset: str) -> "gradio.Blocks":
             image, found = look(asked, arm, confidence)
             name = f"{Path(asked.image).stem}_{arm}"
             with told(asked.image):
-                written += explore.save_files(
-                    Path(downloads.name) / asked.visitor, name, image, found
-                )
+                written += explore.save_files(folder / asked.visitor, name, image, found)
         return gr.update(value=written, visible=True)
 
     def leave(asked: explore.Question | None) -> None:
         if asked:
             explorer.leave(asked.visitor)
-            shutil.rmtree(Path(downloads.name) / asked.visitor, ignore_errors=True)
+            shutil.rmtree(folder / asked.visitor, ignore_errors=True)
 
     with gr.Blocks(
         title="Masks for everything you name", analytics_enabled=False,
@@ -315,4 +315,4 @@ def build(explorer: "Explorer", preset: str) -> "gradio.Blocks":
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    os._exit(main())  # at once: for what threads of the server still compute nobody waits

@@ -96,7 +96,7 @@ def served(folder: Path) -> Iterator[Server]:
         process = subprocess.Popen(
             [*APP, "--port", str(port), "--max-upload-mb", "1"],
             cwd=folder,
-            env=os.environ | {"GRADIO_TEMP_DIR": str(folder)},
+            env=os.environ | {"TMPDIR": str(folder)},
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
@@ -118,10 +118,15 @@ def server(tmp_path_factory):
 
 @pytest.mark.slow
 @needs_browser
-def test_ctrl_c(tmp_path):
+def test_ctrl_c_ends_even_a_long_computation(browser, tmp_path):
     with served(tmp_path) as server:
+        me = Visitor(browser, server.address)
+        me.segment()
+        me.said("bilinear")  # and LoftUp is at work
+        assert [*tmp_path.glob("masks*/**/*.png")]
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(180) == 130
+        assert not [*tmp_path.glob("masks*")]
         assert server.log.read_text() == "interrupted\n" and not server.process.stdout.read()
 
 
@@ -140,7 +145,7 @@ def browser():
 class Visitor:
     """Somebody at the page."""
 
-    def __init__(self, browser, address: str, size: tuple[int, int] = (1000, 1400)) -> None:
+    def __init__(self, browser, address: str, size: tuple[int, int] = (880, 1400)) -> None:
         viewport = {"width": size[1], "height": size[0]}
         self.page = browser.new_context(viewport=viewport).new_page()
         self.page.set_default_timeout(PATIENCE)
