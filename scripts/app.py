@@ -54,7 +54,7 @@ CSS = """
 [data-testid="status-tracker"]:has(> .error) {display: none !important}
 """
 # On a phone the pictures are far below the button.
-SHOW = "() => document.querySelector('#bilinear').scrollIntoView({block: 'nearest'})"
+SHOW = "() => document.querySelector('#count-bilinear').scrollIntoView({block: 'nearest'})"
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

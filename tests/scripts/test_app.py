@@ -25,6 +25,7 @@ import pytest
 from PIL import Image
 
 from pipeline.explore import DRAWING
+from pipeline.options import SCENE
 from pipeline.result import Segmentation
 from pipeline.visualize import fit
 
@@ -308,13 +309,28 @@ def test_words_to_leave_out_and_thresholds(browser, server):
 
 @pytest.mark.slow
 @needs_browser
-def test_a_phone(browser, server):
+def test_a_phone_and_a_tall_picture(browser, server, tmp_path):
     me = Visitor(browser, server.address, size=(900, 420))
     me.loftup(False)
     me.segment()
-    me.said("bilinear")
+    me.until_said("bicycle")
     assert me.page.evaluate("document.documentElement.scrollWidth") <= 420
-    assert me.page.locator("#bilinear img").bounding_box()["width"] > 330
+    picture = me.page.locator("#bilinear img")
+    assert picture.bounding_box()["width"] > 360
+    shown = picture.evaluate("i => i.getBoundingClientRect().bottom <= innerHeight + 1")
+    assert shown  # though it begins far below the button
+
+    tall = tmp_path / "tall.png"
+    Image.open(SCENE.path).crop((0, 0, 200, 400)).save(tall)
+    me.drop(tall)
+    me.words("person car tree building")
+    me.segment()
+    me.until_said("^(?!.*bicycle).*car")
+    box = picture.bounding_box()  # with bars at the sides
+    scale = min(box["width"] / 200, box["height"] / 400)
+    x, y = (box["width"] - 200 * scale) / 2 + 166 * scale, box["height"] / 2 + 154 * scale
+    picture.click(position={"x": x, "y": y})
+    me.page.locator("#chosen h4").get_by_text("car").wait_for()
 
 
 @pytest.mark.slow
