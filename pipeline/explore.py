@@ -89,13 +89,12 @@ class Question:
 class _Visit:
     """What is kept of one visitor's last question."""
 
-    image: str
+    question: Question
+    words: Vocabulary
     encoded: EncodedImage
     sam: Sam2Masks  # its own, so that no other visitor's image takes this one's place
-    words: Vocabulary | None = None  # without thresholds, which the dense maps do not know
     dense: dict[str, DenseResult] = field(default_factory=dict)  # by arm
-    # By arm, with what it was asked for: everybody's least confidence, and the classes' own.
-    results: dict[str, tuple[tuple[float, tuple], Segmentation]] = field(default_factory=dict)
+    results: dict[str, tuple[float, Segmentation]] = field(default_factory=dict)  # by arm
 
     @property
     def nbytes(self) -> int:
@@ -137,21 +136,17 @@ class Explorer:
         Raises:
             ValueError, FileNotFoundError: an image or words that cannot be used.
         """
-        segmenter = self.arms[arm]
-        words = segmenter.vocabulary(  # bad words are refused before the long work
-            question.words, not_words=question.not_words, thresholds=question.thresholds
-        )
-        asked = confidence, words.thresholds
         with self._lock:
-            visit = self._visit(question, dataclasses.replace(words, thresholds=()))
+            visit = self._visit(question)
+            segmenter = self.arms[arm]
             if arm not in visit.dense:
                 visit.dense[arm] = segmenter.segmentor.dense(visit.encoded, visit.words)
-            if arm not in visit.results or visit.results[arm][0] != asked:
+            if arm not in visit.results or visit.results[arm][0] != confidence:
                 config = dataclasses.replace(segmenter.config, min_confidence=confidence)
                 own = Segmenter(segmenter.segmentor, visit.sam, config, segmenter.names)
                 name = Path(question.image).name
-                found = own.masks(visit.encoded, visit.dense[arm], words, image_path=name)
-                visit.results[arm] = asked, found
+                found = own.masks(visit.encoded, visit.dense[arm], visit.words, image_path=name)
+                visit.results[arm] = confidence, found
             self._forget()
             return visit.encoded.image, visit.results[arm][1]
 
@@ -160,14 +155,19 @@ class Explorer:
         with self._lock:
             self._visits.pop(visitor, None)
 
-    def _visit(self, question: Question, words: Vocabulary) -> _Visit:
+    def _visit(self, question: Question) -> _Visit:
         segmenter = self.arms[ARMS[0]]
         visit = self._visits.get(question.visitor)
-        if visit is None or visit.image != question.image:
-            encoded = segmenter.segmentor.encode(question.image)
-            visit = _Visit(question.image, encoded, Sam2Masks(segmenter.sam.model))
-        if visit.words != words:
-            visit.words, visit.dense, visit.results = words, {}, {}
+        if visit is None or visit.question != question:
+            words = segmenter.vocabulary(  # bad words are refused before the long work
+                question.words, not_words=question.not_words, thresholds=question.thresholds
+            )
+            if visit is None or visit.question.image != question.image:
+                encoded = segmenter.segmentor.encode(question.image)
+                visit = _Visit(question, words, encoded, Sam2Masks(segmenter.sam.model))
+            elif _scored(visit.words) != _scored(words):
+                visit.dense = {}
+            visit.question, visit.words, visit.results = question, words, {}
         self._visits[question.visitor] = visit
         self._visits.move_to_end(question.visitor)
         return visit
@@ -177,6 +177,11 @@ class Explorer:
         while total > self.kept and len(self._visits) > 1:
             _, oldest = self._visits.popitem(last=False)
             total -= oldest.nbytes
+
+
+def _scored(words: Vocabulary) -> Vocabulary:
+    """What dense maps depend on: all but the thresholds."""
+    return dataclasses.replace(words, thresholds=())
 
 
 def draw(

@@ -2,6 +2,7 @@
 
 import contextlib
 import html
+import logging
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -40,8 +41,17 @@ CSS = """
 SHOW = "() => document.querySelector('#count-bilinear').scrollIntoView({block: 'nearest'})"
 
 
+class _Toasts(logging.Handler):
+    """Shows warnings to the visitor whose question they are about."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        gr.Warning(html.escape(record.getMessage()))
+
+
 def build(explorer: explore.Explorer, preset: str, folder: Path) -> gr.Blocks:
     """The page; all that it computes is `explorer`'s. What it writes goes into `folder`."""
+
+    logging.getLogger("models.vocabulary").addHandler(_Toasts(logging.WARNING))
 
     def refusal(message: str) -> gr.Error:
         return gr.Error(html.escape(message), print_exception=False)
@@ -185,7 +195,8 @@ def build(explorer: explore.Explorer, preset: str, folder: Path) -> gr.Blocks:
         gr.on(asks, None, js=SHOW)
         gr.on(
             asks, segment, [file, text, others, own, question, *controls],
-            [question, *view, *untouched], show_progress_on=[*pictures.values()],
+            [question, *view, *untouched], trigger_mode="always_last",
+            show_progress_on=[*pictures.values()],
         )  # fmt: skip
         bundled.click(
             lambda: (str(SCENE.path), " ".join(SCENE.words), "", ""), None,

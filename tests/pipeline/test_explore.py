@@ -196,6 +196,16 @@ def test_bad_words_are_refused_before_the_long_work(random_segmenter, files, cal
     assert calls == []
 
 
+def test_a_word_of_two_classes_is_warned_of_once(random_segmenter, files, caplog):
+    explorer = Explorer(random_segmenter)
+    question = Question("me", files[0], ("cat,kitten", "dog,kitten"))
+    for arm, confidence in [("bilinear", 0.4), ("loftup", 0.4), ("loftup", 0.5)]:
+        explorer.look(question, arm, confidence)
+    assert [r.getMessage() for r in caplog.records if "kitten" in r.getMessage()] == [
+        "'kitten' belongs to 'cat' and 'dog': it counts for 'cat', which comes first"
+    ]
+
+
 def test_a_click_finds_the_mask_that_is_seen():
     # A dog under a small cat; a second dog, larger, hides nothing of either.
     image, found = scene(
