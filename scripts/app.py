@@ -65,7 +65,7 @@ def _start(args: argparse.Namespace, folder: Path) -> None:
         raise ValueError(f"no gradio ({error}); run: pip install 'gradio>=6'") from error
     from pipeline.explore import Explorer
     from pipeline.segmenter import Segmenter
-    from scripts.page import CSS, build
+    from scripts._page import CSS, build
 
     explorer = Explorer(Segmenter.from_preset(args.preset, use_loftup=True, device=args.device))
     page = build(explorer, args.preset, folder)
