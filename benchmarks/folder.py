@@ -4,9 +4,9 @@
     python benchmarks/folder.py --images 100 --kills 2 --output outputs/short -- --use-loftup
 
 Small rendered scenes are segmented twice at the same time by the root program with `tiny`, each on
-one thread: once in one go, whose resident memory is watched, and once killed (SIGKILL, on Linux and
-macOS) at random moments and started again. Then all files of both runs are compared byte for byte,
-but for the seconds they tell. What follows `--` goes to the root program. Written are
+one thread: once in one go, whose resident memory is watched (in /proc: on Linux only), and once
+killed (SIGKILL) at random moments and started again. Then all files of both runs are compared byte
+for byte, but for the seconds they tell. What follows `--` goes to the root program. Written are
 results.json, memory.csv and memory.png; the last line printed is the JSON. The exit status is 1 if
 a file differs.
 """
@@ -185,6 +185,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.images < 20 or not 0 <= args.kills < args.images:
         parser.error("--images must be at least 20, --kills fewer than these and not negative")
+    if not Path("/proc/self/status").exists():
+        parser.error("memory is read from /proc, which this system does not have; use Linux")
     if args.output.exists():
         parser.error(f"--output {args.output} exists; give a new folder")
 

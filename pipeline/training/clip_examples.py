@@ -23,8 +23,6 @@ from .validation import BACKGROUND, EVAL_NOUNS
 SIDE, PATCH = 224, 16
 TRAINING = 10_000  # first number of the scenes' seeds; held-out scenes have another
 PLAIN_TEMPLATES = ("{}", "a {}", "a photo of a {}.", "the {}")
-
-
 # What users of VOC's classes meet most; a person or a building can look like many glyphs.
 OFTEN = (*EVAL_NOUNS, "person", "person", "building")
 SURFACE_WEIGHT = 0.2  # most patches show no thing: they would drown the others
@@ -37,7 +35,6 @@ class Names:
     """
 
     def __init__(self, world: World, tokenizer) -> None:
-        self.things = world.nouns
         self.names = [*world.names.values(), *world.stuff]
         self.index = {noun: i for i, noun in enumerate(world.nouns)}
         self.stuff = len(world.nouns)

@@ -171,7 +171,7 @@ def test_visitors_do_not_see_one_another(random_segmenter, files, calls):
     assert_equal(again, before)
 
 
-def test_memory_is_oracleed(random_segmenter, files, calls):
+def test_memory_is_bounded(random_segmenter, files, calls):
     explorer = Explorer(random_segmenter, kept=1)
     mine, theirs = Question("me", files[0], WORDS), Question("they", files[1], WORDS)
     for question in (mine, mine, theirs, mine):

@@ -81,7 +81,7 @@ def test_empty_candidates_agree_with_nothing() -> None:
 
 
 @pytest.mark.parametrize("iou", [[2.5, 1.0, 0.0], [-0.5, 0.1, -0.9]])
-def test_predicted_iou_is_oracleed_before_the_product(iou: list[float]) -> None:
+def test_predicted_iou_is_clamped_before_the_product(iou: list[float]) -> None:
     low_res = logits_of(FULL, LEFT, ~LEFT)[None]  # agreements 0.5, 1, 0
     result = choose_candidates(low_res, [iou], [prompt_of(LEFT)], (4, 4))
     assert result.index.tolist() == [1]
