@@ -33,10 +33,8 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from pipeline.arm_scores import ArmScores  # noqa: E402
-from pipeline.evaluate import score  # noqa: E402
 from pipeline.index_png import write_index_png  # noqa: E402
 from pipeline.metrics import IGNORE, edge_band  # noqa: E402
-from pipeline.predict import prediction_files, read_prediction  # noqa: E402
 from pipeline.scores import score_image  # noqa: E402
 from pipeline.voc import VocDataset  # noqa: E402
 
@@ -73,6 +71,8 @@ def label_maps(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.nda
 
 def write_data(root: Path, predictions: Path, distinct: int, total: int) -> None:
     """A VOC folder of `total` images with predictions; those after `distinct` are copies."""
+    from pipeline.predict import prediction_files
+
     folders = [root / name for name in ("JPEGImages", "SegmentationClass", "SegmentationObject")]
     lists = root / "ImageSets" / "Segmentation"
     for folder in (*folders, lists, predictions / ARM):
@@ -100,6 +100,8 @@ def write_data(root: Path, predictions: Path, distinct: int, total: int) -> None
 
 def time_steps(root: Path, predictions: Path, images: int) -> dict[str, list[float]]:
     """Seconds of every step and image, on one thread."""
+    from pipeline.predict import read_prediction
+
     cv2.setNumThreads(1)
     dataset = VocDataset.open(root, limit=images)
     seconds: dict[str, list[float]] = {step: [] for step in STEPS}
@@ -122,6 +124,8 @@ def time_steps(root: Path, predictions: Path, images: int) -> dict[str, list[flo
 
 def score_all(root: Path, predictions: Path, images: int) -> dict[str, float]:
     """Images per second of `score`, and the process's peak memory in MiB before and after it."""
+    from pipeline.evaluate import score
+
     cv2.setNumThreads(1)
     dataset = VocDataset.open(root, limit=images)
     before = _peak()

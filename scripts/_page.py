@@ -20,7 +20,7 @@ from pipeline.overlay import OPACITY
 TITLES = {"bilinear": "Without LoftUp", "loftup": "With LoftUp"}
 ABOUT = {
     True: "These small models (`tiny`) know only drawn scenes such as the bundled one. For "
-    "photographs, start the page with `--preset vit-b16`",
+    "photographs, start the page with `--preset vit-b16`.",
     False: "CLIP, LoftUp and SAM 2 find what your words say.",
 }
 HINT = "Click a mask to see its class, score and prompt point."
