@@ -1,4 +1,4 @@
-"""Files of weights: the only place that downloads or unpickles anything.
+"""Files of weights: the only place that downloads anything or opens checkpoints of others.
 
 A checkpoint is a local file, a file of a Hugging Face repository, looked up in the hub's ordinary
 cache first, or one at an address, kept in HF_HOME/downloads. HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE

@@ -50,7 +50,7 @@ def masks_from_true_points(
         config: passed on to the decoding.
 
     Returns:
-        (H, W) uint8 labels, and the masks as in `pipeline.arms.Prediction`.
+        (H, W) uint8 labels, and the masks as in `pipeline.arm_runner.Prediction`.
     """
     size = truth.labels.shape
     prompts = []
