@@ -11,7 +11,6 @@ Shapes: B batch, V channels, h w low-resolution grid, H W pixels.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -54,12 +53,10 @@ def memory(name: str, way: str, size: int) -> list[Row]:
         _ways(name, 32)[way]()  # the libraries come into memory
         work = _ways(name, size)[way]
         loaded = resident_mib()
-        start = time.perf_counter()
         work()
     grid = size // PATCH
     return [{"section": "memory", "name": f"{name}, {way}, {grid}×{grid} -> {size}×{size}",
-             "loaded_mib": loaded, "above_loaded_mib": peak_mib() - loaded,
-             "seconds": time.perf_counter() - start}]  # fmt: skip
+             "loaded_mib": loaded, "above_loaded_mib": peak_mib() - loaded}]  # fmt: skip
 
 
 def _ways(name: str, size: int) -> dict[str, Callable[[], Tensor]]:
