@@ -81,7 +81,12 @@ def test_rendered_voc_has_the_classes_and_surfaces_of_the_rendered_world():
     rendered, tiny = get_protocol("rendered-voc"), get_protocol("tiny")
     assert rendered.class_names == VOC_NOUNS and len(rendered.words) == 19
     assert rendered.words == tuple((voc,) for voc in VOC if voc != "diningtable")
-    assert replace(rendered, name="tiny", class_names=(), words=()) == tiny
+    # Synonyms are merged for users; here no class has any.
+    assert replace(rendered, name="tiny", class_names=(), words=(), merge_synonyms=True) == tiny
+
+
+def test_synonyms_are_merged_where_no_paper_says_otherwise():
+    assert {name for name, known in PROTOCOLS.items() if known.merge_synonyms} == {"open", "tiny"}
 
 
 def test_other_words_for_the_rendered_classes():
