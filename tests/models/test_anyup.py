@@ -182,3 +182,12 @@ def test_wrong_inputs_are_refused(anyup):
         list(anyup.strips(features[:, :, 1:], image, features, (45, 70)))
     with pytest.raises(ValueError, match="multiple of 8 as qk_dim, got 12"):
         AnyUp(12)
+
+
+def test_norms_of_queries_and_keys_stay_float32_under_autocast(anyup):
+    x = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    norm = anyup.cross_attn.norm_q
+    with torch.autocast("cpu", torch.bfloat16):
+        found = norm(x)
+    plain = x.float() * x.float().square().mean(2, keepdim=True).add(2**-23).rsqrt() * norm.weight
+    assert found.dtype == torch.float32 and max_error(found, plain) < 1e-5
