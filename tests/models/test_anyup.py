@@ -186,7 +186,7 @@ def test_wrong_inputs_are_refused(anyup):
 
 def test_norms_of_queries_and_keys_stay_float32_under_autocast(anyup):
     x = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
-    norm = anyup.cross_attn.norm_q
+    norm = anyup.cross_decode.cross_attn.norm_q
     with torch.autocast("cpu", torch.bfloat16):
         found = norm(x)
     plain = x.float() * x.float().square().mean(2, keepdim=True).add(2**-23).rsqrt() * norm.weight
