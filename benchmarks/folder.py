@@ -14,6 +14,7 @@ a file differs.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
 import os
@@ -33,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from benchmarks.measuring import environment  # noqa: E402
+from benchmarks.measuring import environment, resident_mib  # noqa: E402
 from pipeline.world import load_world, render_scene  # noqa: E402
 
 SEED_TAG = 1_000_000_007  # no other seeds of this project begin with it
@@ -87,19 +88,12 @@ def watch(run: Run) -> list[Row]:
     rows: list[Row] = []
     start, process = time.perf_counter(), run.start()
     while process.poll() is None:
-        if resident := _resident_mib(process.pid):
-            rows.append((time.perf_counter() - start, run.done(), resident))
+        with contextlib.suppress(OSError):
+            if mib := resident_mib(process.pid):  # none, or no file: it has just ended
+                rows.append((time.perf_counter() - start, run.done(), mib))
         time.sleep(EVERY)
     run.check(process)
     return rows
-
-
-def _resident_mib(pid: int) -> float | None:
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-        return next(int(x.split()[1]) for x in status.splitlines() if x.startswith("VmRSS")) / 2**10
-    except (OSError, StopIteration):  # it has just ended
-        return None
 
 
 def kill_and_resume(run: Run, moments: Sequence[float]) -> list[int]:

@@ -75,9 +75,10 @@ def peak_mib() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)  # macOS counts bytes, else KiB
 
 
-def resident_mib() -> float:
-    statm = Path("/proc/self/statm")
-    if not statm.exists():
+def resident_mib(process: int | str = "self") -> float:
+    """Of this process; of another by its number, where there is /proc."""
+    statm = Path(f"/proc/{process}/statm")
+    if process == "self" and not statm.exists():
         return peak_mib()
     return int(statm.read_text().split()[1]) * resource.getpagesize() / 2**20
 

@@ -24,25 +24,6 @@ _STRIP_ELEMENTS = 2**26  # ... fewer where there are many channels
 _PIXELS = 2**16  # of all channels filtered at once: four such maps stay in the processor's cache
 
 
-def guided_filter(guide: Tensor, values: Tensor, radius: int, eps: float = EPS) -> Tensor:
-    """Filter values at the guide's own size.
-
-    Args:
-        guide: (B, 3, H, W), colours 0…1.
-        values: (B, V, H, W).
-        radius: of the square windows, pixels; a window at the border is the part inside.
-        eps: weight that keeps the fits flat.
-
-    Returns:
-        (B, V, H, W).
-    """
-    filtered = []
-    for image, value in zip(guide, values, strict=True):
-        fit = _Fit(image, radius, eps)
-        filtered += map(fit, value.split(fit.channels))
-    return torch.cat(filtered).unflatten(0, values.shape[:2])
-
-
 def guided_filter_strips(
     values: Tensor, guide: Tensor, *, reach: float = REACH, eps: float = EPS
 ) -> Iterator[Tensor]:
@@ -51,11 +32,12 @@ def guided_filter_strips(
     Args:
         values: (B, V, h, w).
         guide: (B, 3, H, W), colours 0…1.
-        reach: radius of the windows, in low-resolution cells.
-        eps: see `guided_filter`.
+        reach: radius of the square windows, in low-resolution cells; a window at the border is the
+            part inside.
+        eps: weight that keeps the fits flat.
 
     Yields:
-        (B, V, rows, W), from top to bottom; together `guided_filter` of the whole.
+        (B, V, rows, W), from top to bottom.
     """
     batch, channels = values.shape[:2]
     height, width = guide.shape[2:]

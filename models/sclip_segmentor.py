@@ -28,9 +28,8 @@ from .protocols import Protocol, get_protocol
 from .sam2_masks import Sam2Masks
 from .scoring import (
     apply_area_threshold,
-    class_probabilities,
+    class_probabilities_at,
     predict,
-    resize_rows,
     vote_by_masks,
 )
 from .text import TextEncoder
@@ -56,9 +55,6 @@ from .windows import (
 logger = logging.getLogger(__name__)
 
 PAMR_STEPS, PAMR_DILATIONS = 10, (8, 16)  # SCLIP's and NACLIP's setting
-# Scores held at full resolution at once. Larger blocks of memory are fetched from the system anew
-# for every strip, which takes longer than the arithmetic.
-_STRIP_ELEMENTS = 2**22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,7 +270,13 @@ class SCLIPSegmentor:
         start = clock(self.device)
         if self.use_pamr or self.protocol.pamr:
             scores = pamr(encoded.windows.image, scores[None], PAMR_STEPS, PAMR_DILATIONS)[0]
-        probs = self._probabilities(scores, encoded.size, vocabulary)
+        probs = class_probabilities_at(
+            encoded.size,
+            scores,
+            vocabulary,
+            None if self._chosen()[1] == "probabilities" else self.protocol.logit_scale,
+            merge_synonyms=self.protocol.merge_synonyms,
+        )
         background = vocabulary.background_index
         if background is not None and self.protocol.area_thd:
             probs = apply_area_threshold(probs, self.protocol.area_thd, background)
@@ -341,22 +343,3 @@ class SCLIPSegmentor:
         """Patch features at the guide's pixels."""
         upsampler, _ = self._chosen()
         return upsampler.upsample(features, self._guide(guide), tuple(guide.shape[2:]))
-
-    def _probabilities(
-        self, scores: Tensor, size: tuple[int, int], vocabulary: Vocabulary
-    ) -> Tensor:
-        """Class probabilities at the original size, strip by strip.
-
-        Scores of all words at 24 megapixels would take gigabytes; those of the classes are kept.
-        """
-        height, width = size
-        word_class = torch.tensor(vocabulary.word_class, device=scores.device)
-        classes = len(vocabulary.competitors)
-        merged = classes - bool(vocabulary.background) if self.protocol.merge_synonyms else 0
-        probs = scores.new_empty(classes, height, width)
-        scale = None if self._chosen()[1] == "probabilities" else self.protocol.logit_scale
-        rows = max(1, _STRIP_ELEMENTS // (len(scores) * width))
-        for top in range(0, height, rows):
-            strip = resize_rows(scores, size, top, min(top + rows, height))
-            probs[:, top : top + rows] = class_probabilities(strip, word_class, scale, merged)
-        return probs

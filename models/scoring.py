@@ -10,6 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .vocabulary import Vocabulary
+
+# Scores held at full resolution at once. Larger blocks of memory are fetched from the system anew
+# for every strip, which takes longer than the arithmetic.
+_STRIP_ELEMENTS = 2**22
+
 
 def class_probabilities(
     scores: Tensor, word_class: Tensor, logit_scale: float | None, merged: int = 0
@@ -53,6 +59,39 @@ def _best_words(scores: Tensor, word_class: Tensor, merged: int) -> tuple[Tensor
     best = [scores[word_class == k].amax(dim=0) for k in range(merged)]
     classes = torch.arange(merged, device=word_class.device)
     return torch.cat([torch.stack(best), scores[rest]]), torch.cat([classes, word_class[rest]])
+
+
+def class_probabilities_at(
+    size: tuple[int, int],
+    scores: Tensor,
+    vocabulary: Vocabulary,
+    logit_scale: float | None,
+    *,
+    merge_synonyms: bool,
+) -> Tensor:
+    """Class probabilities of scores enlarged bilinearly, strip by strip.
+
+    Scores of all words at 24 megapixels would take gigabytes; those of the classes are kept.
+
+    Args:
+        size: (H, W).
+        scores: (Q, h, w), see `class_probabilities`.
+        vocabulary: whose words these are.
+        logit_scale: see `class_probabilities`.
+        merge_synonyms: see `models.protocols.Protocol`; the background's words stay apart.
+
+    Returns:
+        (K, H, W), in the order of `vocabulary.competitors`.
+    """
+    word_class = torch.tensor(vocabulary.word_class, device=scores.device)
+    classes = len(vocabulary.competitors)
+    merged = classes - bool(vocabulary.background) if merge_synonyms else 0
+    probs = scores.new_empty(classes, *size)
+    rows = max(1, _STRIP_ELEMENTS // (len(scores) * size[1]))
+    for top in range(0, size[0], rows):
+        strip = resize_rows(scores, size, top, min(top + rows, size[0]))
+        probs[:, top : top + rows] = class_probabilities(strip, word_class, logit_scale, merged)
+    return probs
 
 
 def apply_area_threshold(probs: Tensor, area_thd: float, background_index: int = 0) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from models import sclip_segmentor
+from models import sclip_segmentor, scoring
 from models.device import fast_bfloat16
 from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
 from models.presets import Preset, Source
@@ -159,7 +159,7 @@ def test_small_and_thin_images(loftup, size):
 
 @pytest.mark.parametrize("rows", [1, 7])
 def test_strips_equal_the_whole(sclip, image, of_sclip, monkeypatch, rows):
-    monkeypatch.setattr(sclip_segmentor, "_STRIP_ELEMENTS", rows * 4 * WIDTH)
+    monkeypatch.setattr(scoring, "_STRIP_ELEMENTS", rows * 4 * WIDTH)
     seg_map, logits = sclip.predict_dense(image, NAMES, return_logits=True)
     torch.testing.assert_close(logits, of_sclip[1], atol=1e-3, rtol=1e-4)
     assert (seg_map == of_sclip[0]).mean() > 0.999
