@@ -207,7 +207,7 @@ class SCLIPSegmentor:
             for v in (visual.image_mean, visual.image_std)
         )
         tensor = torch.from_numpy(resized).to(self.device).permute(2, 0, 1).float() / 255
-        # On a CPU the image tower is seven times slower in bfloat16 (benchmarks/pipeline_speed.py).
+        # On a CPU the image tower loses by bfloat16.
         gains = self.device.type != "cpu"
         with autocast(self.device, self._dtype if gains else torch.float32):
             windows = encode_windows(
