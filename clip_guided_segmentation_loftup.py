@@ -20,9 +20,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.exports.options import add_export_options, check_export_options
-from pipeline.image_files import find_images, is_several
-from pipeline.options import (
+from pipeline.app.options import (
     Parser,
     add_model_options,
     add_pipeline_options,
@@ -34,6 +32,8 @@ from pipeline.options import (
     read_vocabulary,
     run_main,
 )
+from pipeline.exports.options import add_export_options, check_export_options
+from pipeline.files.image_files import find_images, is_several
 
 if TYPE_CHECKING:
     from pipeline.config import PipelineConfig
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> object:
     if name == "segment_with_guided_prompts":  # users import it from here
-        from pipeline.guided import segment_with_guided_prompts
+        from pipeline.sam2_prompting import segment_with_guided_prompts
 
         return segment_with_guided_prompts
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -74,8 +74,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run_folder(args: argparse.Namespace) -> int:
+    from pipeline.app.folder import check_output, result_file, segment_folder
     from pipeline.exports.export import Export, check_names
-    from pipeline.folder import check_output, result_file, segment_folder
     from pipeline.result import Segmentation
 
     # All bad input is refused before the long work.
@@ -145,8 +145,8 @@ def _load(args: argparse.Namespace, config: PipelineConfig) -> Segmenter:
 
 def _run(args: argparse.Namespace) -> int:
     from models.images import load_image
-    from pipeline.atomic import write_each
-    from pipeline.visualize import picture_format, save_picture
+    from pipeline.drawing.picture import picture_format, save_picture
+    from pipeline.files.atomic import write_each
 
     if not args.image[0].strip():
         raise ValueError("the image path is empty; give an image file or a folder")

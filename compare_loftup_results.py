@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 from models.presets import DEFAULT_ANYUP
-from pipeline.options import (
+from pipeline.app.options import (
     Parser,
     add_model_options,
     add_pipeline_options,
@@ -66,9 +66,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from models.images import load_image
-    from pipeline.atomic import write_each
-    from pipeline.comparison_figure import save_comparison
-    from pipeline.visualize import picture_format
+    from pipeline.app.comparison_picture import save_comparison
+    from pipeline.drawing.picture import picture_format
+    from pipeline.files.atomic import write_each
 
     # All bad input is refused before the long work.
     picture_format(args.output)
@@ -81,7 +81,7 @@ def _run(args: argparse.Namespace) -> int:
     for name in names:
         dataclasses.replace(config, upsampler=name, upsampled=None)  # refuses unknown ones
 
-    from pipeline.compare import compare
+    from pipeline.app.compare import compare
     from pipeline.segmenter import Segmenter
 
     segmenter = Segmenter.from_preset(

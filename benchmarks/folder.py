@@ -34,8 +34,8 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from benchmarks.measuring import environment, resident_mib  # noqa: E402
-from pipeline.world import load_world, render_scene  # noqa: E402
+from benchmarks.measuring import environment, resident_mib
+from pipeline.world.scenes import load_world, render_scene
 
 SEED_TAG = 1_000_000_007  # no other seeds of this project begin with it
 SIDES = (96, 225)  # px, least and below greatest

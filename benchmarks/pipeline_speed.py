@@ -4,7 +4,7 @@
     python benchmarks/pipeline_speed.py --only part/text         # one part alone
     python benchmarks/pipeline_speed.py --list                   # the names
 
-The naive chain is `benchmarks/plain_pipeline.py`. All ways run in one process on the same random
+The naive chain is `benchmarks/plain/pipeline.py`. All ways run in one process on the same random
 weights of `vit-b16`'s sizes: five words, an image of 500×375 pixels, 40 clicks; each part is
 measured in all ways before the next. The first call is told apart, `cpu_s` is the processor time of
 all threads, and a later part gets what the earlier parts of its own way gave. Memory is measured in
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from benchmarks.measuring import (  # noqa: E402
+from benchmarks.measuring import (
     Measurements,
     Row,
     machine,
@@ -34,7 +34,7 @@ from benchmarks.measuring import (  # noqa: E402
 )
 
 if TYPE_CHECKING:
-    from benchmarks.plain_pipeline import PlainPipeline
+    from benchmarks.plain.pipeline import PlainPipeline
     from models.presets import Preset
 
 PRESET = "vit-b16"
@@ -114,7 +114,7 @@ def chains(preset: str | Preset, ways: tuple[str, ...] = WAYS) -> dict[str, Any]
     """The whole pipeline on the same networks and inputs, in those ways that the CPU offers."""
     import torch
 
-    from benchmarks.plain_pipeline import PlainPipeline, random_models, scene
+    from benchmarks.plain.pipeline import PlainPipeline, random_models, scene
     from models.device import fast_bfloat16
     from models.presets import get_preset
     from models.protocols import get_protocol

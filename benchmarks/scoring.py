@@ -32,11 +32,11 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from pipeline.arm_scores import ArmScores  # noqa: E402
-from pipeline.index_png import write_index_png  # noqa: E402
-from pipeline.metrics import IGNORE, edge_band  # noqa: E402
-from pipeline.scores import score_image  # noqa: E402
-from pipeline.voc import VocDataset  # noqa: E402
+from pipeline.datasets.voc import VocDataset
+from pipeline.evaluation.arm_scores import ArmScores
+from pipeline.evaluation.metrics import IGNORE, edge_band
+from pipeline.evaluation.scores import score_image
+from pipeline.files.label_png import write_index_png
 
 SIZE = (375, 500)
 ARM = "random"
@@ -71,7 +71,7 @@ def label_maps(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.nda
 
 def write_data(root: Path, predictions: Path, distinct: int, total: int) -> None:
     """A VOC folder of `total` images with predictions; those after `distinct` are copies."""
-    from pipeline.predict import prediction_files
+    from pipeline.evaluation.predict import prediction_files
 
     folders = [root / name for name in ("JPEGImages", "SegmentationClass", "SegmentationObject")]
     lists = root / "ImageSets" / "Segmentation"
@@ -100,7 +100,7 @@ def write_data(root: Path, predictions: Path, distinct: int, total: int) -> None
 
 def time_steps(root: Path, predictions: Path, images: int) -> dict[str, list[float]]:
     """Seconds of every step and image, on one thread."""
-    from pipeline.predict import read_prediction
+    from pipeline.evaluation.predict import read_prediction
 
     cv2.setNumThreads(1)
     dataset = VocDataset.open(root, limit=images)

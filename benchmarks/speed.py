@@ -4,7 +4,7 @@
     python benchmarks/speed.py --only "speed/*/224"       # some measurements, by name
     python benchmarks/speed.py --list                     # their names
 
-LoftUp's plain computation is `benchmarks/plain_loftup.py`; for the others see
+LoftUp's plain computation is `benchmarks/plain/loftup.py`; for the others see
 `benchmarks/upsamplers.py`. Both run in one process on the same random weights and inputs. Memory
 is measured in a fresh process each: peak minus what the loaded model held. A line of JSON per
 measurement; --output also gets results.json and report.md.
@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from benchmarks import upsamplers  # noqa: E402
-from benchmarks.measuring import (  # noqa: E402
+from benchmarks import upsamplers
+from benchmarks.measuring import (
     Row,
     in_bfloat16,
     machine,
@@ -51,7 +51,7 @@ def speed(dim: int, size: int) -> list[Row]:
     import torch
     from torch.nn import functional as F
 
-    from benchmarks.plain_loftup import plain_loftup
+    from benchmarks.plain.loftup import plain_loftup
 
     loftup, features, image = _inputs(dim, size, size // PATCH)
     rows, outputs = [], {}
@@ -88,7 +88,7 @@ def _parts(loftup: Any, features: Any, image: Any, work: Callable) -> Row:
     """
     from unittest.mock import patch
 
-    from models.loftup_inference import FoldedLoftUp
+    from models.loftup.inference import FoldedLoftUp
 
     _, dim, *grid = features.shape
     pixels, tokens, width = image.shape[2] * image.shape[3], grid[0] * grid[1], dim + 20
@@ -123,7 +123,7 @@ def memory(what: str, dim: int, size: int, grid: int, precision: str = "float32"
     import torch
     from torch.nn import functional as F
 
-    from benchmarks.plain_loftup import plain_loftup, plain_scores
+    from benchmarks.plain.loftup import plain_loftup, plain_scores
 
     ways = {
         "plain": lambda model, text, *inputs: plain_loftup(model, *inputs),
@@ -149,7 +149,7 @@ def _inputs(dim: int, size: int, grid: int) -> tuple[Any, Any, Any]:
     import torch
     from torch.nn import functional as F
 
-    from models.loftup import LoftUp
+    from models.loftup.network import LoftUp
 
     torch.manual_seed(0)
     loftup = LoftUp(dim).eval().requires_grad_(False)

@@ -14,7 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from benchmarks.measuring import Row, measure, peak_mib, resident_mib
+from benchmarks.measuring import (
+    Row,
+    measure,
+    peak_mib,
+    resident_mib,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,9 +69,10 @@ def _ways(name: str, size: int) -> dict[str, Callable[[], Tensor]]:
     import torch
     from torch.nn import functional as F
 
-    from benchmarks.plain_anyup import plain_anyup
-    from models.anyup import AnyUp
-    from models.upsamplers import SIMPLE, AnyUpUpsampler
+    from benchmarks.plain.anyup import plain_anyup
+    from models.anyup.network import AnyUp
+    from models.upsamplers import load_upsampler
+    from models.upsamplers.trained import AnyUpUpsampler
 
     torch.manual_seed(0)
     grid = size // PATCH
@@ -74,9 +80,10 @@ def _ways(name: str, size: int) -> dict[str, Callable[[], Tensor]]:
     scores = torch.randn(1, WORDS, grid, grid)
     if name != "anyup":
         plain = {"jbu": plain_joint_bilateral, "guided": plain_guided_filter}[name]
+        upsampler = load_upsampler(name)
         return {
             "plain": lambda: plain(scores, guide),
-            "float32": lambda: SIMPLE[name].upsample_values(scores, scores, guide, (size, size)),
+            "float32": lambda: upsampler.upsample_values(scores, scores, guide, (size, size)),
         }
     anyup = AnyUp().eval().requires_grad_(False)
     features = torch.randn(1, CHANNELS, grid, grid)
@@ -94,7 +101,7 @@ def plain_joint_bilateral(values: Tensor, guide: Tensor) -> Tensor:
     import torch
     from torch.nn import functional as F
 
-    from models.joint_bilateral import RADIUS, SIGMA_COLOUR, SIGMA_SPACE
+    from models.upsamplers.joint_bilateral import RADIUS, SIGMA_COLOUR, SIGMA_SPACE
 
     sizes = tuple(zip(guide.shape[2:], values.shape[2:], strict=True))
     position = [(torch.arange(n) + 0.5) * cells / n - 0.5 for n, cells in sizes]
@@ -119,7 +126,7 @@ def plain_guided_filter(values: Tensor, guide: Tensor) -> Tensor:
     import torch
     from torch.nn import functional as F
 
-    from models.guided_filter import EPS, REACH
+    from models.upsamplers.guided_filter import EPS, REACH
 
     size = tuple(guide.shape[2:])
     radius = max(1, round(REACH * max(size[0] / values.shape[2], size[1] / values.shape[3])))

@@ -22,17 +22,22 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from models.presets import DEFAULT_ANYUP  # noqa: E402
-from models.protocols import PROTOCOLS, Protocol  # noqa: E402
-from pipeline.arms import MEANING  # noqa: E402
-from pipeline.options import Parser, add_pipeline_options, config_from_args, run_main  # noqa: E402
+from models.presets import DEFAULT_ANYUP
+from models.protocols import PROTOCOLS, Protocol
+from pipeline.app.options import (
+    Parser,
+    add_pipeline_options,
+    config_from_args,
+    run_main,
+)
+from pipeline.evaluation.arms import MEANING
 
 if TYPE_CHECKING:
     import torch
 
-    from pipeline.arm_runner import ArmRunner
-    from pipeline.arms import Arm
     from pipeline.config import PipelineConfig
+    from pipeline.evaluation.arms import Arm
+    from pipeline.evaluation.runner import ArmRunner
 
 SCENES, SCENES_SEED = 200, 7
 ARMS = ("none", "bilinear", "probability", "loftup", "mean", "bilinear+sam2", "loftup+sam2",
@@ -88,12 +93,12 @@ def _run(args: argparse.Namespace) -> int:
     import cv2
     import torch
 
-    from pipeline.arms import parse_arms
-    from pipeline.distributed import join_ranks
+    from pipeline.datasets.voc import VocDataset
     from pipeline.evaluate import voc_protocol
-    from pipeline.predict import predict
-    from pipeline.reporting.outputs import write_outputs
-    from pipeline.voc import VocDataset
+    from pipeline.evaluation.arms import parse_arms
+    from pipeline.evaluation.predict import predict
+    from pipeline.evaluation.ranks import join_ranks
+    from pipeline.evaluation.report.outputs import write_outputs
 
     # All bad input is refused before the long work.
     for option in ("threads", "resamples"):
@@ -116,7 +121,7 @@ def _run(args: argparse.Namespace) -> int:
         if rendered:
             root = ROOT / "outputs" / "cache" / f"rendered_voc_{SCENES}_{SCENES_SEED}"
             if ranks.rank == 0:
-                from pipeline.voc_world import render_voc
+                from pipeline.datasets.rendered_voc import render_voc
 
                 render_voc(root, images=SCENES, seed=SCENES_SEED)
             ranks.barrier()
@@ -167,7 +172,7 @@ def _load(
     from models.presets import get_preset
     from models.sam2_masks import Sam2Masks
     from models.weights import load_sam2
-    from pipeline.arm_runner import ArmRunner
+    from pipeline.evaluation.runner import ArmRunner
 
     upsamplers = {arm.dense.get("upsampler") for arm in arms}
     segmentor = LoftUpSCLIPSegmentor(

@@ -17,7 +17,9 @@ from torch import Tensor
 from .presets import LOFTUPS, Preset, loftup_for
 from .protocols import Protocol
 from .sclip_segmentor import SCLIPSegmentor
-from .upsamplers import SIMPLE, TEXT_SPACES, UPSAMPLERS, LoftUpUpsampler, Upsampler
+from .upsamplers.base import Resize, Upsampler
+from .upsamplers.registry import TEXT_SPACES, UPSAMPLERS
+from .upsamplers.trained import LoftUpUpsampler
 from .weights import load_loftup
 from .windows import Scorer, cosine_scores
 
@@ -46,7 +48,7 @@ class LoftUpSCLIPSegmentor(SCLIPSegmentor):
             fall-back to bilinear.
     """
 
-    known = UPSAMPLERS
+    known = tuple(UPSAMPLERS)
 
     def __init__(
         self,
@@ -136,7 +138,7 @@ class LoftUpSCLIPSegmentor(SCLIPSegmentor):
         def mixed(features: Tensor, guide: Tensor) -> Tensor:
             size = tuple(guide.shape[2:])
             scores = cosine_scores(features, text)
-            plain = SIMPLE["bilinear"].upsample_values(scores, features, guide, size)
+            plain = Resize("bilinear").upsample_values(scores, features, guide, size)
             return torch.lerp(plain, scorer(features, guide), self.loftup_share)
 
         return mixed

@@ -20,7 +20,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .clip_dense import ATTENTIONS
-from .device import autocast, check_precision, clock, pick_device
+from .device import (
+    autocast,
+    check_precision,
+    clock,
+    pick_device,
+)
 from .images import ImageSource, load_image
 from .pamr import pamr
 from .presets import DEFAULT_ANYUP, Preset, get_preset
@@ -33,13 +38,8 @@ from .scoring import (
     vote_by_masks,
 )
 from .text import TextEncoder
-from .upsamplers import (
-    SIMPLE,
-    AnyUpUpsampler,
-    Upsampler,
-    as_upsampler,
-    check_upsampled,
-)
+from .upsamplers.base import Upsampler
+from .upsamplers.registry import UPSAMPLERS, as_upsampler, check_upsampled
 from .vocabulary import Vocabulary
 from .weights import load_anyup, load_clip, load_sam2
 from .windows import (
@@ -108,7 +108,7 @@ class SCLIPSegmentor:
         WeightsNotFoundError, WeightsError: see `models.weight_files`.
     """
 
-    known = (*SIMPLE, "anyup")  # names of upsamplers
+    known = tuple(name for name in UPSAMPLERS if name != "loftup")  # names of upsamplers
 
     def __init__(
         self,
@@ -313,7 +313,7 @@ class SCLIPSegmentor:
         return upsampler, self.upsampled or upsampler.upsampled
 
     def _built_in(self, name: str) -> Upsampler:
-        return AnyUpUpsampler(self.anyup) if name == "anyup" else SIMPLE[name]
+        return UPSAMPLERS[name].build(getattr(self, name, None), "restored", self._dtype)
 
     def _guide(self, image: Tensor) -> Tensor:
         """What an upsampler sees of the normalised image: RGB, 0…1."""

@@ -9,9 +9,16 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from .anyup import AnyUp
-from .loftup import LoftUp
-from .presets import ANYUPS, DEFAULT_ANYUP, LOFTUPS, ClipPreset, SamPreset, Source
+from .anyup.network import AnyUp
+from .loftup.network import LoftUp
+from .presets import (
+    ANYUPS,
+    DEFAULT_ANYUP,
+    LOFTUPS,
+    ClipPreset,
+    SamPreset,
+    Source,
+)
 from .weight_files import WeightsError, read_state_dict, resolve
 
 Tokenizer = Callable[[list[str]], Tensor]  # texts -> (N, context) int64

@@ -40,14 +40,19 @@ class PipelineConfig:
         # Not at the top: the programs list the defaults in --help, which need not load torch.
         from models.clip_dense import ATTENTIONS
         from models.device import PRECISIONS
-        from models.upsamplers import TEXT_SPACES, UPSAMPLED, UPSAMPLERS, check_upsampled
+        from models.upsamplers.registry import (
+            TEXT_SPACES,
+            UPSAMPLED,
+            UPSAMPLERS,
+            check_upsampled,
+        )
 
         from .masks import RULES
         from .points import STRATEGIES
 
         choices = {
             "attention": ATTENTIONS,
-            "upsampler": UPSAMPLERS,
+            "upsampler": tuple(UPSAMPLERS),
             "upsampled": (None, *UPSAMPLED),
             "text_space": (None, *TEXT_SPACES),
             "strategy": tuple(STRATEGIES),

@@ -23,15 +23,20 @@ from tqdm import tqdm
 from models.protocols import PROTOCOLS, Protocol, get_protocol
 from models.sclip_segmentor import SCLIPSegmentor
 
-from .arm_runner import ArmRunner
-from .arm_scores import METRICS, ArmScores, rounded
-from .arms import Arm
-from .bootstrap import paired_bootstrap
-from .distributed import Ranks
-from .predict import Failure, predict, prediction_files, read_prediction
-from .scores import score_image
+from .datasets.voc import IGNORE, LABELS, VocDataset
+from .evaluation.arm_scores import METRICS, ArmScores, rounded
+from .evaluation.arms import Arm
+from .evaluation.bootstrap import paired_bootstrap
+from .evaluation.predict import (
+    Failure,
+    predict,
+    prediction_files,
+    read_prediction,
+)
+from .evaluation.ranks import Ranks
+from .evaluation.runner import ArmRunner
+from .evaluation.scores import score_image
 from .segmenter import Segmenter
-from .voc import IGNORE, LABELS, VocDataset
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,12 @@ import numpy as np
 from scipy import ndimage
 from skimage.measure import label
 
-from .points import STRATEGIES, Point, nearest_points, pole
+from .points import (
+    STRATEGIES,
+    Point,
+    nearest_points,
+    pole,
+)
 from .regions import Region
 
 logger = logging.getLogger(__name__)

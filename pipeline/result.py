@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .atomic import write_atomically
-from .palette import voc_palette
+from .drawing.palette import voc_palette
+from .files.atomic import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -147,7 +147,7 @@ class Segmentation:
 
     def to_json_dict(self) -> dict[str, Any]:
         """Everything as plain JSON types; masks and label maps as COCO run lengths."""
-        from .result_json import to_json_dict  # it imports this module
+        from .files.result_json import to_json_dict  # it imports this module
 
         return to_json_dict(self)
 
@@ -164,9 +164,9 @@ class Segmentation:
         """Read what `save_json` wrote.
 
         Raises:
-            FileNotFoundError, ValueError: see `pipeline.result_json.load_json`.
+            FileNotFoundError, ValueError: see `pipeline.files.result_json.load_json`.
         """
-        from .result_json import load_json
+        from .files.result_json import load_json
 
         return load_json(path)
 

@@ -22,15 +22,15 @@ from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
 from models.presets import DEFAULT_ANYUP, Preset, get_preset
 from models.sam2_masks import Sam2Masks
 from models.sclip_segmentor import DenseResult, EncodedImage, SCLIPSegmentor
-from models.upsamplers import Upsampler, upsampler_name
+from models.upsamplers.base import Upsampler, upsampler_name
 from models.vocabulary import Vocabulary
 from models.weights import load_sam2
 
 from .config import PipelineConfig
-from .guided import masks_from_prompts
 from .masks import merge_overlapping, resolve_label_map
 from .prompts import Prompt, extract_prompt_points_from_upsampled
 from .result import Segmentation
+from .sam2_prompting import masks_from_prompts
 
 _PACKAGES = ("torch", "open_clip_torch", "sam2", "numpy")
 

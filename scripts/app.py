@@ -20,7 +20,7 @@ ROOT = str(Path(__file__).resolve().parents[1])
 if ROOT not in sys.path:
     sys.path.insert(0, ROOT)
 
-from pipeline.options import SCENE, Parser, run_main  # noqa: E402
+from pipeline.app.options import SCENE, Parser, run_main
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -63,9 +63,9 @@ def _start(args: argparse.Namespace, folder: Path) -> None:
         import gradio
     except ModuleNotFoundError as error:
         raise ValueError(f"no gradio ({error}); run: pip install 'gradio>=6'") from error
-    from pipeline.explore import Explorer
+    from pipeline.app.explore import Explorer
+    from pipeline.app.page import CSS, build
     from pipeline.segmenter import Segmenter
-    from scripts._page import CSS, build
 
     explorer = Explorer(Segmenter.from_preset(args.preset, use_loftup=True, device=args.device))
     page = build(explorer, args.preset, folder)

@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from pipeline.options import Parser, run_main  # noqa: E402
-from pipeline.voc_world import render_voc  # noqa: E402
+from pipeline.app.options import Parser, run_main
+from pipeline.datasets.rendered_voc import render_voc
 
 
 def run(args: argparse.Namespace) -> int:

@@ -20,9 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from pipeline.palette import voc_palette  # noqa: E402
-from pipeline.world import load_world, place_sprite  # noqa: E402
-from pipeline.world_textures import paint_surface  # noqa: E402
+from pipeline.drawing.palette import voc_palette
+from pipeline.world.scenes import load_world, place_sprite
+from pipeline.world.surfaces import paint_surface
 
 SIZE = (448, 672)
 NOUNS = ("person", "car", "bicycle", "tree", "building")

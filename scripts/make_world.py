@@ -2,7 +2,7 @@
 
     python scripts/make_world.py --font /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf
 
-writes `pipeline/world_data/sprites.png` and `sprites.json` (glyph → [top, left, height, width]).
+writes `pipeline/world/data/sprites.png` and `sprites.json` (glyph → [top, left, height, width]).
 Only needed after a change of `nouns.txt`; the sheet is part of the repository.
 """
 
@@ -40,11 +40,11 @@ def draw_glyph(font: ImageFont.FreeTypeFont, glyph: str) -> Image.Image:
 
 
 def main(argv: list[str] | None = None) -> int:
-    from pipeline.world import read_names
+    from pipeline.world.scenes import read_names
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--font", required=True, help="NotoColorEmoji.ttf (bitmap version)")
-    parser.add_argument("--output", type=Path, default=ROOT / "pipeline" / "world_data")
+    parser.add_argument("--output", type=Path, default=ROOT / "pipeline" / "world" / "data")
     args = parser.parse_args(argv)
     font = ImageFont.truetype(args.font, FONT_SIZE)
     glyphs = [g for _, row in read_names(args.output / "nouns.txt") for g in row]

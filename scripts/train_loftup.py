@@ -37,8 +37,8 @@ ROOT = str(Path(__file__).resolve().parents[1])
 if ROOT not in sys.path:
     sys.path.insert(0, ROOT)
 
-from pipeline.options import Parser, run_main  # noqa: E402
-from pipeline.training.loftup.config import RECIPES, LoftUpConfig, get_recipe  # noqa: E402
+from pipeline.app.options import Parser, run_main
+from pipeline.training.loftup.config import RECIPES, LoftUpConfig, get_recipe
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -170,7 +170,7 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
-    from pipeline.training.loftup.backbones import build_backbone
+    from models.backbones.build import build_backbone
     from pipeline.training.loftup.folders import open_source
     from pipeline.training.loftup.processes import Accelerated, Processes
 

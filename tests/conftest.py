@@ -12,8 +12,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.loftup import LoftUp
-from models.presets import MODELS, ClipPreset, Preset, SamPreset, Source
+from models.loftup.network import LoftUp
+from models.presets import (
+    MODELS,
+    ClipPreset,
+    Preset,
+    SamPreset,
+    Source,
+)
 from models.protocols import Protocol
 from models.sam2_networks import build_sam2
 from models.weights import build_clip

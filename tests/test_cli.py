@@ -20,8 +20,8 @@ import pipeline.segmenter
 from clip_guided_segmentation_loftup import main
 from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
 from models.presets import PRESETS
-from pipeline.options import SCENE
-from pipeline.palette import voc_palette
+from pipeline.app.options import SCENE
+from pipeline.drawing.palette import voc_palette
 from pipeline.result import Segmentation, decode_rle
 from pipeline.segmenter import Segmenter
 
@@ -428,7 +428,7 @@ def test_help():
         rest = done.stdout.split(line)[1].splitlines()[:2]
         assert default in " ".join([line, *rest])
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert "pipeline.options" in imported
+    assert "pipeline.app.options" in imported
     assert not imported & {"torch", "open_clip", "numpy", "cv2"}  # help comes at once
 
 

@@ -16,7 +16,7 @@ import pipeline.segmenter
 from compare_loftup_results import main
 from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
 from models.presets import Preset
-from pipeline.options import SCENE
+from pipeline.app.options import SCENE
 from pipeline.result import decode_rle
 from pipeline.segmenter import Segmenter
 
@@ -222,5 +222,5 @@ def test_help():
     assert "the picture (default: comparison.png)" in done.stdout
     assert "--min-confidence" in done.stdout and "--use-loftup" not in done.stdout
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert "pipeline.options" in imported
+    assert "pipeline.app.options" in imported
     assert not imported & {"torch", "open_clip", "numpy", "cv2"}  # help comes at once

@@ -14,7 +14,7 @@ import pytest
 
 import models.loftup_sclip_segmentor
 import models.sclip_segmentor
-import pipeline.guided
+import pipeline.sam2_prompting
 import pipeline.segmenter
 from models.protocols import PROTOCOLS
 from models.text import TextEncoder
@@ -32,7 +32,7 @@ PAGES = [
 ONCE = {
     "load_clip": (functools.cache(load_clip), models.sclip_segmentor),
     "load_loftup": (functools.cache(load_loftup), models.loftup_sclip_segmentor),
-    "load_sam2": (functools.cache(load_sam2), pipeline.segmenter, pipeline.guided),
+    "load_sam2": (functools.cache(load_sam2), pipeline.segmenter, pipeline.sam2_prompting),
     "TextEncoder": (functools.cache(TextEncoder), models.sclip_segmentor),
 }
 
@@ -114,7 +114,7 @@ def test_the_python_of_the_readme_runs(fresh):
     blocks = re.findall(r"```python\n(.*?)```", readme, re.S)
     made = {}
     for block in blocks:
-        if "def blurred" in block:  # tests/models/test_upsamplers.py runs it
+        if "def blurred" in block:  # tests/models/upsamplers/test_base.py runs it
             continue
         names: dict = {}
         exec(compile(block, "README.md", "exec"), names)

@@ -33,8 +33,9 @@ from models import loftup_sclip_segmentor, sclip_segmentor
 from models.presets import Preset, get_preset
 from models.sclip_segmentor import SCLIPSegmentor
 from models.text import DEFAULT_TEMPLATES, TextEncoder
-from pipeline import comparison_figure, visualize
-from pipeline.atomic import AtomicFile
+from pipeline.app import comparison_picture as comparison_figure
+from pipeline.drawing import picture as visualize
+from pipeline.files.atomic import AtomicFile
 from pipeline.segmenter import Segmenter
 from tests.disk import contents, full_disk
 

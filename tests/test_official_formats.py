@@ -16,7 +16,7 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 from skimage import data
 
-from models.loftup import LoftUp
+from models.loftup.network import LoftUp
 from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
 from models.presets import LOFTUPS, PRESETS
 from models.protocols import Protocol

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..atomic import AtomicFile
+from ..files.atomic import AtomicFile
 from ..result import Segmentation, encode_rle
 
 FILE = "annotations.json"

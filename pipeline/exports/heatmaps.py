@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ..atomic import write_atomically
+from ..files.atomic import write_atomically
 
 _NAME_LENGTH = 60  # characters of a class name in a file name
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..atomic import write_atomically
+from ..files.atomic import write_atomically
 from ..result import Segmentation
 from .per_image import PerImageExport
 from .polygons import mask_polygons

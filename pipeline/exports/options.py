@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..options import check_writable
+from ..app.options import check_writable
 from . import FORMATS
 
 

@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ..atomic import write_atomically
-from ..index_png import write_index_png
+from ..files.atomic import write_atomically
+from ..files.label_png import write_index_png
 from ..result import Segmentation
 from .per_image import PerImageExport
 

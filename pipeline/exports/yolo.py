@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from pathlib import PurePosixPath
 
-from ..atomic import write_atomically
+from ..files.atomic import write_atomically
 from ..result import Segmentation
 from .per_image import PerImageExport
 from .polygons import join_rings, mask_polygons

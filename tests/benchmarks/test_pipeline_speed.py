@@ -1,7 +1,8 @@
 """The benchmark of the whole pipeline: the naive chain and ours give the same."""
 
-from benchmarks import pipeline_speed, plain_pipeline
-from pipeline.options import SCENE
+from benchmarks import pipeline_speed
+from benchmarks.plain import pipeline as plain_pipeline
+from pipeline.app.options import SCENE
 
 
 def test_all_parts_agree(random_preset, monkeypatch):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from benchmarks import measuring, speed
-from benchmarks.plain_loftup import plain_loftup
-from models.loftup import LoftUp
+from benchmarks.plain.loftup import plain_loftup
+from models.loftup.network import LoftUp
 from tests.golden import load, max_error, weights
 
 

@@ -24,12 +24,12 @@ from PIL import Image
 
 import models.loftup_sclip_segmentor
 import models.weights
-import pipeline.reporting.outputs
+import pipeline.evaluation.report.outputs
 from benchmarks.voc import ARMS, main
-from pipeline.arms import parse_arms
-from pipeline.index_png import read_index_png, write_index_png
-from pipeline.voc import CLASSES
-from pipeline.world import VOC_NOUNS, load_world, render_scene
+from pipeline.datasets.voc import CLASSES
+from pipeline.evaluation.arms import parse_arms
+from pipeline.files.label_png import read_index_png, write_index_png
+from pipeline.world.scenes import VOC_NOUNS, load_world, render_scene
 from tests.processes import launcher_settings, start_copy
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +56,7 @@ def prepare(patch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def settings(monkeypatch):
     prepare(monkeypatch)
-    monkeypatch.setattr(pipeline.reporting.outputs, "save_plots", lambda *_: [])
+    monkeypatch.setattr(pipeline.evaluation.report.outputs, "save_plots", lambda *_: [])
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.loftup import LoftUp
+from models.loftup.network import LoftUp
 
 
 def random_loftup(dim: int = 16) -> dict[str, Tensor]:

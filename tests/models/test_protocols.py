@@ -6,7 +6,7 @@ import pytest
 
 from models.protocols import PROTOCOLS, get_protocol, read_words
 from models.vocabulary import Vocabulary
-from pipeline.world import VOC_NOUNS, load_world
+from pipeline.world.scenes import VOC_NOUNS, load_world
 
 VOC = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",

@@ -11,7 +11,7 @@ from models.presets import PRESETS, AutomaticMasks
 from models.sam2_masks import Sam2Masks
 from models.sam2_networks import build_sam2
 from models.weights import load_sam2
-from pipeline.world import load_world, render_scene
+from pipeline.world.scenes import load_world, render_scene
 
 TINY = Path(__file__).parents[2] / "models" / "tiny" / "sam2_tiny.yaml"
 HEIGHT, WIDTH = 48, 80  # H ≠ W

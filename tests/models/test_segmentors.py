@@ -368,7 +368,7 @@ def test_a_missing_or_damaged_loftup_is_an_error(random_preset, tmp_path):
 
 
 def test_a_loftup_of_another_width_is_refused(random_preset, tmp_path):
-    from models.loftup import LoftUp
+    from models.loftup.network import LoftUp
 
     torch.save(LoftUp(16).state_dict(), tmp_path / "narrow.bin")
     with pytest.raises(ValueError, match=r"upsamples 16 channels, the features of random have 128"):

@@ -9,8 +9,15 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 from torch import nn
 
-from models.anyup import AnyUp
-from models.presets import ANYUPS, LOFTUPS, PRESETS, ClipPreset, SamPreset, Source
+from models.anyup.network import AnyUp
+from models.presets import (
+    ANYUPS,
+    LOFTUPS,
+    PRESETS,
+    ClipPreset,
+    SamPreset,
+    Source,
+)
 from models.sam2_networks import available_configs, build_sam2
 from models.weight_files import WeightsError, WeightsNotFoundError, read_state_dict
 from models.weights import (

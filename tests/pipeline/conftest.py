@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-import pipeline.folder
+import pipeline.app.folder
 from models.presets import Preset
 from pipeline.config import PipelineConfig
 from pipeline.segmenter import Segmenter
-from tests.pipeline.folder_runs import save_image
+from tests.pipeline.app.folder_runs import save_image
 
 
 @pytest.fixture(scope="session")
@@ -25,9 +25,9 @@ def random_segmenter(random_preset: Preset) -> Segmenter:
 def photos(tmp_path, monkeypatch) -> Path:
     """Four images; names that others would make equal. Pictures are drawn in no time."""
     monkeypatch.setattr(
-        pipeline.folder,
+        pipeline.app.folder,
         "save_picture",
-        lambda path, image, result: pipeline.folder.write_atomically(path, image.tobytes()),
+        lambda path, image, result: pipeline.app.folder.write_atomically(path, image.tobytes()),
     )
     folder = tmp_path / "photos"
     for number, name in enumerate(("a.png", "b/a.png", "b/c.bmp", "b/c.PNG")):

@@ -7,7 +7,7 @@ import pytest
 
 from models.clip_dense import ATTENTIONS
 from models.device import PRECISIONS
-from models.upsamplers import TEXT_SPACES, UPSAMPLED, UPSAMPLERS
+from models.upsamplers.registry import TEXT_SPACES, UPSAMPLED, UPSAMPLERS
 from pipeline.config import PipelineConfig
 from pipeline.masks import RULES
 from pipeline.points import STRATEGIES

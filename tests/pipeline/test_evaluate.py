@@ -13,15 +13,27 @@ import torch
 
 from models.protocols import PROTOCOLS, Protocol
 from models.sclip_segmentor import SCLIPSegmentor
-from pipeline.arm_runner import ArmRunner
-from pipeline.arms import parse_arms
-from pipeline.distributed import Ranks
-from pipeline.evaluate import evaluate_on_pascal_voc, image_table, results, score, voc_protocol
-from pipeline.predict import Failure, predict
+from pipeline.datasets.voc import IGNORE, LABELS, VocDataset
+from pipeline.evaluate import (
+    evaluate_on_pascal_voc,
+    image_table,
+    results,
+    score,
+    voc_protocol,
+)
+from pipeline.evaluation.arms import parse_arms
+from pipeline.evaluation.predict import Failure, predict
+from pipeline.evaluation.ranks import Ranks
+from pipeline.evaluation.runner import ArmRunner
 from pipeline.result import encode_rle
-from pipeline.voc import IGNORE, LABELS, VocDataset
 
-from .voc_folders import RANDOM_PROTOCOL, blocks, cut_short, write_prediction, write_voc
+from .datasets.voc_folders import (
+    RANDOM_PROTOCOL,
+    blocks,
+    cut_short,
+    write_prediction,
+    write_voc,
+)
 
 TRUTH = {
     "small": blocks((20, 10), (12, 10, 0, 20, 10)),

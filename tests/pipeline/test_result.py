@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.palette import voc_palette
+from pipeline.drawing.palette import voc_palette
 from pipeline.result import Segmentation, decode_rle, encode_rle
 
 H, W = 4, 6

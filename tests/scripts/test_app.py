@@ -24,10 +24,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.explore import DRAWING
-from pipeline.options import SCENE
+from pipeline.app.explore import DRAWING
+from pipeline.app.options import SCENE
+from pipeline.drawing.picture import fit
 from pipeline.result import Segmentation
-from pipeline.visualize import fit
 
 ROOT = Path(__file__).resolve().parents[2]
 APP = [sys.executable, str(ROOT / "scripts" / "app.py")]

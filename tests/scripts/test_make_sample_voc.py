@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.voc import VocDataset
+from pipeline.datasets.voc import VocDataset
 from scripts import make_sample_voc
 
 

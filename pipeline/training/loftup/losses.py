@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from .crops import Starts
 from .targets import Example, enlarge_window
-from .windows import Starts
 
 
 def anchor_loss(output: Tensor, cells: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ from typing import NamedTuple, Protocol
 import cv2
 import numpy as np
 
-from ...world import Scene, World
-from ..clip_examples import training_scene
-from ..validation import held_out_scene
+from ...world.scenes import Scene, World
+from ..clip.examples import training_scene
+from ..naming import held_out_scene
 
 NO_MASK = -1
 

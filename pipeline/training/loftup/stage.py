@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.loftup import GUIDE_FREQUENCIES, GUIDE_SIGNALS, LoftUp
+from models.backbones.base import Backbone
+from models.loftup.network import GUIDE_FREQUENCIES, GUIDE_SIGNALS, LoftUp
 
-from .backbone import Backbone
 from .config import LoftUpConfig
+from .crops import Starts, upsample_windows
 from .losses import anchor_loss, cut_cells
 from .samples import Sample
 from .targets import Example, make_examples
-from .windows import Starts, upsample_windows
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.loftup import LoftUp
+from models.backbones.base import Backbone
+from models.loftup.network import LoftUp
 
-from .backbone import Backbone
 from .config import LoftUpConfig
+from .crops import choose_windows
 from .losses import mask_loss
 from .samples import Sample, resize
 from .stage import Batch, Stage, mean_cosine
 from .targets import Example, add_detail, stage1_target
-from .windows import choose_windows
 
 
 class FirstStage(Stage):

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.loftup import LoftUp
+from models.backbones.base import Backbone
+from models.loftup.network import LoftUp
 
 from ..loop import blend
-from .backbone import Backbone
 from .config import LoftUpConfig
 from .losses import affinity_loss
 from .samples import Sample, resize

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbone import Backbone
+from models.backbones.base import Backbone
+
 from .samples import Sample
 
 

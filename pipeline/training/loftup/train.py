@@ -15,25 +15,30 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models.loftup import LoftUp
+from models.backbones.base import Backbone
+from models.loftup.network import LoftUp
 from models.weight_files import read_state_dict
 from models.weights import load_strictly
 
-from ...world import load_world
+from ...world.scenes import load_world
 from ..loop import MovingAverage, Run
 from ..optimizers import MuonAdamW, PlainAdamW
-from .backbone import Backbone
 from .config import PRECISIONS, LoftUpConfig
+from .crops import freeze_norms, recalibrate
+from .local_start import start_locally
 from .pool import Pool, norms_generator, step_generator
 from .processes import Processes
-from .records import Best, Settings, TensorBoard, draw_curves
+from .records import (
+    Best,
+    Settings,
+    TensorBoard,
+    draw_curves,
+)
 from .samples import Source
 from .stage import Stage, prepare
 from .stage1 import FirstStage
 from .stage2 import SecondStage
-from .start import start_locally
 from .validation import Validator, feature_picture
-from .windows import freeze_norms, recalibrate
 
 logger = logging.getLogger(__name__)
 

@@ -5,12 +5,17 @@ import tracemalloc
 
 import pytest
 
-from pipeline.atomic import AtomicFile
 from pipeline.exports import FORMATS
 from pipeline.exports.export import Export, check_names
+from pipeline.files.atomic import AtomicFile
 from pipeline.result import Segmentation
 
-from .samples import NAMES, all_masks, masks, result
+from .samples import (
+    NAMES,
+    all_masks,
+    masks,
+    result,
+)
 
 
 def names(folder) -> list[str]:

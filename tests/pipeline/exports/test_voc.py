@@ -4,11 +4,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.drawing.palette import voc_palette
 from pipeline.exports.voc import VocExport, object_map
-from pipeline.index_png import read_index_png
-from pipeline.palette import voc_palette
+from pipeline.files.label_png import read_index_png
 
-from .samples import NAMES, H, W, masks, result
+from .samples import (
+    NAMES,
+    H,
+    W,
+    masks,
+    result,
+)
 
 
 def test_round_trip(tmp_path):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.loftup import LoftUp
-from pipeline.training.loftup.backbone import Backbone
+from models.backbones.base import Backbone
+from models.loftup.network import LoftUp
 from pipeline.training.loftup.samples import Sample
 from pipeline.training.loftup.targets import Example
 

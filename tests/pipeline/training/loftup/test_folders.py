@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from pipeline.index_png import write_index_png
+from pipeline.files.label_png import write_index_png
 from pipeline.result import encode_rle
 from pipeline.training.loftup.folders import label_folder, sa1b_folder
 from pipeline.training.loftup.sa1b import decode_counts, decode_mask, read_sa1b

@@ -6,6 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.training.loftup.crops import (
+    batch_norms,
+    choose_windows,
+    freeze_norms,
+    recalibrate,
+    upsample_windows,
+)
 from pipeline.training.loftup.losses import (
     affinity,
     affinity_loss,
@@ -14,13 +21,6 @@ from pipeline.training.loftup.losses import (
     mask_loss,
 )
 from pipeline.training.loftup.targets import stage1_target
-from pipeline.training.loftup.windows import (
-    batch_norms,
-    choose_windows,
-    freeze_norms,
-    recalibrate,
-    upsample_windows,
-)
 
 
 def test_windows_begin_at_cells_and_stay_inside(masks):

@@ -18,7 +18,7 @@ from pipeline.training.loftup.targets import (
     refine,
     stage1_target,
 )
-from pipeline.world import Scene
+from pipeline.world.scenes import Scene
 
 from .conftest import CELL, H, W
 

@@ -11,19 +11,24 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from models.backbones.build import build_backbone
 from models.weight_files import read_state_dict
 from models.weights import load_loftup
-from pipeline.training.loftup.backbones import build_backbone
 from pipeline.training.loftup.config import LoftUpConfig, get_recipe
 from pipeline.training.loftup.pool import Pool, step_generator
 from pipeline.training.loftup.processes import Processes
 from pipeline.training.loftup.samples import RenderedScenes, Sample
 from pipeline.training.loftup.stage1 import FirstStage
 from pipeline.training.loftup.stage2 import SecondStage
-from pipeline.training.loftup.train import RunOptions, build_stage, export_best, train
+from pipeline.training.loftup.train import (
+    RunOptions,
+    build_stage,
+    export_best,
+    train,
+)
 from pipeline.training.loftup.validation import WAYS, Validator, principal_colours
 from pipeline.training.loop import Run, blend, drop_rows_from
-from pipeline.world import load_world
+from pipeline.world.scenes import load_world
 
 
 class Squares:

@@ -1,0 +1,246 @@
+"""One image segmented by two upsamplers: both results, and how far they agree.
+
+    segmenter = Segmenter.from_preset("tiny", use_loftup=True)
+    comparison = compare(segmenter, "street.jpg", ["person", "car", "tree"])
+    print(comparison.table())
+
+The two arms are called by their upsamplers, "bilinear" and "loftup" unless others are asked for.
+Each network encodes the image once; both arms use the result.
+
+Shapes: H×W image pixels, K classes. In label maps 0 is "nothing named", i + 1 is class i.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.images import ImageSource
+from models.presets import GRID_PROMPTS
+from models.vocabulary import Vocabulary
+
+from ..drawing.overlay import shorten
+from ..evaluation.metrics import class_iou, confusion, mean_iou
+from ..files.atomic import write_atomically
+from ..result import Segmentation
+from ..segmenter import Segmenter
+
+ARMS = ("bilinear", "loftup")  # unless others are asked for
+MAPS = ("dense", "final")  # CLIP's map, and the one made of SAM 2's masks
+_SHARED = ("clip", "text", "sam_image")  # stages that the arms have in common
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """Both results of one image.
+
+    Attributes:
+        without, with_loftup: what the first and the second arm found; their timings are as if each
+            had run alone.
+        metrics: see `measure`.
+    """
+
+    without: Segmentation
+    with_loftup: Segmentation
+    metrics: dict[str, Any]
+
+    @property
+    def arms(self) -> tuple[str, str]:
+        """The names of the first and the second arm."""
+        first, second = self.metrics["arms"]
+        return first, second
+
+    @property
+    def results(self) -> dict[str, Segmentation]:
+        """Both results by the names of their arms."""
+        return dict(zip(self.arms, (self.without, self.with_loftup), strict=True))
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """The metrics, then both results with masks, settings and versions, as JSON types."""
+        results = {arm: result.to_json_dict() for arm, result in self.results.items()}
+        return self.metrics | {"results": results}
+
+    def save_json(self, path: str | Path) -> None:
+        """Write `to_json_dict()`.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        text = json.dumps(self.to_json_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+        write_atomically(path, (text + "\n").encode("utf-8", errors="replace"))
+
+    def table(self) -> str:
+        """The metrics for reading; lines of at most 79 characters."""
+        arms, agreement = self.metrics["arms"], self.metrics["agreement"]
+        names = tuple("LoftUp" if arm == "loftup" else arm for arm in arms)
+        rows: list[tuple[str, ...]] = [("", *names)]
+        if "loftup" in arms:
+            shares = (
+                100 * result.settings["loftup_share"] if arm == "loftup" else 0.0
+                for arm, result in self.results.items()
+            )
+            rows.append(("LoftUp's share of the scores, %", *(_number(s, 0) for s in shares)))
+        rows += [(key, *(str(arms[arm][key]) for arm in arms)) for key in ("prompts", "masks")]
+        rows.append(("fewer prompts than the 32x32 grid, %", *_both(arms, "prompt_reduction")))
+        stages = dict.fromkeys(stage for arm in arms for stage in arms[arm]["seconds"])
+        for stage in stages:
+            seconds = (arms[arm]["seconds"].get(stage) for arm in arms)
+            rows.append((f"seconds, {stage}", *(_number(s, 2) for s in seconds)))
+        rows.append(("seconds, total", *_both(arms, "seconds_total", 2)))
+        rows += [(), ("agreement of the two, %", "pixels", "mIoU")]
+        for name in MAPS:
+            values = (agreement[name][key] for key in ("pixel_agreement", "mIoU"))
+            rows.append((f"{name} maps", *map(_number, values)))
+        lines = [f"{row[0]:<37}{row[1]:>10}{row[2]:>10}" if row else "" for row in rows]
+
+        lines += ["", f"{'':<22}{'dense map: area, %':>27}  {'final map: area, %':>27}"]
+        lines.append(f"{'':<22}" + "  ".join([f"{names[0]:>9}{names[1]:>9}{'IoU':>9}"] * 2))
+        for index, label in enumerate(("nothing named", *self.without.class_names)):
+            groups = []
+            for name in MAPS:
+                values = [_of(arms[arm]["area"][name], index, label) for arm in arms]
+                values.append(_of(agreement[name]["IoU"], index, label))
+                groups.append("".join(f"{_number(v):>9}" for v in values))
+            lines.append(f"{shorten(label, 21):<22}" + "  ".join(groups))
+        return "\n".join(lines)
+
+
+def compare(
+    segmenter: Segmenter,
+    image: ImageSource,
+    vocabulary: Sequence[str] | Vocabulary,
+    *,
+    upsamplers: tuple[str, str] = ARMS,
+    background: Sequence[str] | None = None,
+    image_path: str | None = None,
+) -> Comparison:
+    """Segment an image by two upsamplers, without and with LoftUp unless others are given.
+
+    Args:
+        segmenter: has loaded the networks that the upsamplers need, for the two by default with
+            `use_loftup=True`. Its own upsampler is taken as it was loaded.
+        upsamplers: two names of `models.upsamplers.UPSAMPLERS`.
+        image, vocabulary, background, image_path: as `Segmenter.segment` takes them.
+
+    Raises:
+        ValueError, FileNotFoundError: an image or a vocabulary that cannot be used, or a segmenter
+            without a network that is needed.
+    """
+    for name, network in (("LoftUp", "loftup"), ("AnyUp", "anyup")):
+        if network in upsamplers and not hasattr(segmenter.segmentor, network):
+            how = "use_loftup=True" if network == "loftup" else "upsampler='anyup'"
+            raise ValueError(f"the segmenter has no {name}; load it with {how}")
+    words = segmenter.vocabulary(vocabulary, background)
+    encoded = segmenter.segmentor.encode(image)
+    if image_path is None and isinstance(image, str | Path):
+        image_path = str(image)
+    results = []
+    for arm in (with_upsampler(segmenter, name) for name in upsamplers):
+        dense = arm.segmentor.dense(encoded, words)
+        results.append(arm.masks(encoded, dense, words, image_path=image_path))
+    without, with_loftup = _as_if_alone(*results)
+    metrics = measure(without, with_loftup, upsamplers)
+    return Comparison(without=without, with_loftup=with_loftup, metrics=metrics)
+
+
+def measure(
+    without: Segmentation, with_loftup: Segmentation, names: tuple[str, str] = ARMS
+) -> dict[str, Any]:
+    """What each arm needed and found, and how far the label maps of the two agree.
+
+    Args:
+        without, with_loftup: the first and the second arm's results of one image and vocabulary,
+            as `Segmenter` makes them.
+        names: of the two arms.
+
+    Returns:
+        JSON types; shares in percent, times in seconds, null where there is nothing to divide:
+        {"arms": {arm: {"prompts", "masks", "prompt_reduction" (against SAM 2's automatic grid of
+        32×32 points), "seconds": {stage: s}, "seconds_total", "area": {map: shares}}},
+        "agreement": {map: {"pixel_agreement", "mIoU", "IoU": shares}}}, where map is "dense" or
+        "final" and shares is {"unnamed": of label 0, "classes": {name: of a class}}. mIoU is the
+        mean over the labels, 0 included, that occur in either map.
+
+    Raises:
+        ValueError: results of different images or vocabularies.
+    """
+    for what in ("size", "class_names"):
+        one, other = getattr(without, what), getattr(with_loftup, what)
+        if one != other:
+            raise ValueError(f"the two results differ in their {what}: {one} and {other}")
+    results = dict(zip(names, (without, with_loftup), strict=True))
+    classes = without.class_names
+    agreement = {}
+    areas: dict[str, dict[str, Any]] = {arm: {} for arm in names}
+    for name in MAPS:
+        maps = [r.dense_map if name == "dense" else r.label_map for r in results.values()]
+        matrix = confusion(*maps, len(classes) + 1)
+        agreement[name] = {
+            "pixel_agreement": 100 * float(matrix.trace() / matrix.sum()),
+            "mIoU": mean_iou(matrix),
+            "IoU": _shares(class_iou(matrix), classes),
+        }
+        for arm, pixels in zip(names, (matrix.sum(1), matrix.sum(0)), strict=True):
+            areas[arm][name] = _shares(100 * pixels / matrix.sum(), classes)
+    arms = {}
+    for arm, result in results.items():
+        prompts = int(result.settings["prompts"])
+        arms[arm] = {
+            "prompts": prompts,
+            "masks": len(result),
+            "prompt_reduction": 100 * (1 - prompts / GRID_PROMPTS),
+            "seconds": dict(result.timings),
+            "seconds_total": sum(result.timings.values()),
+            "area": areas[arm],
+        }
+    return {"arms": arms, "agreement": agreement}
+
+
+def with_upsampler(segmenter: Segmenter, name: str) -> Segmenter:
+    """The same networks, another upsampler, which enlarges what suits it."""
+    if name == segmenter.segmentor.upsampler:
+        return segmenter
+    segmentor = copy.copy(segmenter.segmentor)
+    segmentor.upsampler, segmentor.upsampled = name, None
+    config = dataclasses.replace(segmenter.config, upsampler=name, upsampled=None)
+    off = {network: "off" for network in ("loftup", "anyup") if network != name}
+    return Segmenter(segmentor, segmenter.sam, config, segmenter.names | off)
+
+
+def _as_if_alone(*results: Segmentation) -> list[Segmentation]:
+    """A shared stage costs whoever comes first; count it for all that have it."""
+    full = {
+        stage: max(r.timings[stage] for r in results if stage in r.timings)
+        for stage in _SHARED
+        if any(stage in r.timings for r in results)
+    }
+    return [
+        dataclasses.replace(r, timings={k: full.get(k, s) for k, s in r.timings.items()})
+        for r in results
+    ]
+
+
+def _shares(values: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+    """Values of the labels 0…K; a class might be named as label 0 is, so that one is apart."""
+    unnamed, *rest = (None if math.isnan(value) else value for value in values.tolist())
+    return {"unnamed": unnamed, "classes": dict(zip(names, rest, strict=True))}
+
+
+def _of(shares: dict[str, Any], label: int, name: str) -> float | None:
+    return shares["classes"][name] if label else shares["unnamed"]
+
+
+def _both(arms: dict[str, Any], key: str, digits: int = 1) -> tuple[str, ...]:
+    return tuple(_number(arms[arm][key], digits) for arm in arms)
+
+
+def _number(value: float | None, digits: int = 1) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,295 @@
+"""Many images in, a folder of results out.
+
+    OUTPUT/pictures/NAME.jpg   what `save_picture` draws
+    OUTPUT/labels/NAME.png     class of every pixel, palette PNG
+    OUTPUT/json/NAME.json      masks (COCO RLE), scores, points; and the SHA-256 of the image file
+    OUTPUT/summary.csv         a row for every image
+    OUTPUT/settings.json       what all of it was made with
+    HEATMAPS/NAME/000_….png    where asked for: how probable each class is, see `exports.heatmaps`
+    HEATMAPS/settings.json     what these were made with, and for which OUTPUT
+
+NAME is the image's path below the folder common to all images, without its ending. Files are
+written whole or not at all, an image's JSON last: an image is done when that exists, and all of its
+heat maps. A run that was interrupted, however roughly, continues with what is missing.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from models.images import load_image
+from models.memory import is_out_of_memory
+from models.upsamplers.base import upsampler_name
+from models.vocabulary import Vocabulary
+
+from ..drawing.picture import save_picture
+from ..evaluation.arms import DENSE_ATTRIBUTES
+from ..evaluation.settings import claim_folder, fingerprints, read_json
+from ..exports.heatmaps import heatmap_files, save_heatmaps
+from ..files.atomic import WriteError, write_atomically
+from ..files.image_files import SUFFIXES, ImageFile, find_images
+from ..result import write_json
+from ..segmenter import Segmenter
+
+_KINDS = {"pictures": ".jpg", "labels": ".png", "json": ".json"}  # folder → ending, as written
+_LEFTOVERS = "." + 32 * "[0-9a-f]" + ".tmp"  # of a process that was killed while it wrote
+
+
+class Outcome(NamedTuple):
+    """A row of the summary."""
+
+    image: str
+    name: str  # of its results, see `result_file`
+    status: str  # "done" or "failed"
+    masks: int | None = None
+    classes: str = ""  # found, joined by "; "
+    seconds: float | None = None
+    reason: str = ""  # why it failed
+
+
+class _FailedError(Exception):
+    """One image has no result; the others can have theirs."""
+
+
+def segment_folder(
+    segmenter: Segmenter,
+    images: str | Path | Sequence[str | Path],
+    vocabulary: Sequence[str] | Vocabulary,
+    output: str | Path,
+    *,
+    background: Sequence[str] | None = None,
+    not_words: Sequence[str] = (),
+    thresholds: Mapping[str, float] | None = None,
+    heatmaps: str | Path | None = None,
+    overwrite: bool = False,
+) -> list[Outcome]:
+    """Segment all images that have no result yet.
+
+    Args:
+        segmenter: segments each of them.
+        images: folder, file or "@list.txt", or several of them; see `find_images`.
+        vocabulary, background, not_words, thresholds: see `Segmenter.segment`.
+        output: folder of the results.
+        heatmaps: folder of the heat maps, if there are to be any. Images that are done without
+            them are segmented again.
+        overwrite: remove the results that are there and start over.
+
+    Returns:
+        Of every image what became of it, in order. One that cannot be read, or is too large for
+        the memory, has status "failed" and a reason; a later call tries it again.
+
+    Raises:
+        ValueError, OSError: see `find_images` and `check_output`; the results that are there were
+            made with other settings; or a result cannot be written.
+        KeyboardInterrupt: on Ctrl-C; its message says how many images are done.
+    """
+    output, heatmaps = Path(output), None if heatmaps is None else Path(heatmaps)
+    check_output(output, heatmaps)
+    files = find_images([images] if isinstance(images, str | Path) else images, output, heatmaps)
+    words = segmenter.vocabulary(vocabulary, background, not_words, thresholds)
+    outcomes: list[Outcome] = []
+    try:
+        wanted = settings(segmenter, words)
+        _claim(output, wanted, overwrite=overwrite)
+        if heatmaps:
+            _claim_heatmaps(heatmaps, wanted | {"results": str(output.resolve())}, overwrite)
+        with tqdm(files, unit="image", disable=None) as bar:
+            for file in bar:
+                try:
+                    outcomes.append(_segment(segmenter, file, words, output, heatmaps))
+                except _FailedError as error:
+                    outcomes.append(
+                        Outcome(*map(str, file), "failed", reason=" ".join(str(error).split()))
+                    )
+                    bar.set_postfix(failed=sum(o.status == "failed" for o in outcomes))
+        _write_summary(output / "summary.csv", outcomes)
+    except (KeyboardInterrupt, WriteError) as error:
+        done = sum(
+            os.path.isfile(result_file(output, "json", file.name))
+            and not _missing(heatmaps, file, words)
+            for file in files
+        )
+        again = "the same command without --overwrite" if overwrite else "the same command"
+        state = f"{done} of {len(files)} images are done; {again} goes on"
+        if isinstance(error, WriteError):
+            raise WriteError(f"{error}; {state}") from error
+        raise KeyboardInterrupt(state) from None
+    return outcomes
+
+
+def check_output(output: Path, heatmaps: Path | None = None) -> None:
+    """Refuse before the long work folders that cannot take results.
+
+    Raises:
+        ValueError: the name of an image or of another file, a folder in which nothing can be
+            written, or one with files that are no results; or one folder for both.
+    """
+    _check_folder("--output", output)
+    if heatmaps is None:
+        return
+    _check_folder("--save-heatmaps", heatmaps)
+    if heatmaps.resolve() == output.resolve():
+        raise ValueError(f"--save-heatmaps {heatmaps} is also --output; give another folder")
+    claim = heatmaps / "settings.json"
+    if claim.exists() and "results" not in read_json(claim):
+        raise ValueError(f"--save-heatmaps {heatmaps} holds other results; give another folder")
+
+
+def _check_folder(option: str, output: Path) -> None:
+    if output.suffix.lower() in SUFFIXES:
+        raise ValueError(
+            f"several images need a folder for their results, not {output}: give {option} FOLDER"
+        )
+    there = next(place for place in (output, *output.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise ValueError(f"{option} {output} cannot be a folder: {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"{option} {output} cannot be written: no permission for {there}")
+    if output.exists() and not (output / "settings.json").exists():
+        # Hidden files are what file managers leave, or a process killed in its first write.
+        if any(not entry.name.startswith(".") for entry in output.iterdir()):
+            raise ValueError(
+                f"{option} {output} holds files that are no results (there is no settings.json); "
+                "give a new or an empty folder"
+            )
+
+
+def result_file(output: Path, kind: str, name: str) -> Path:
+    """Where the result `kind` ("pictures", "labels" or "json") of an image is."""
+    return output / kind / f"{name}{_KINDS[kind]}"
+
+
+def settings(segmenter: Segmenter, words: Vocabulary) -> dict[str, Any]:
+    """What decides the results, as far as the user does: not the device, nor versions."""
+    segmentor = segmenter.segmentor
+    dense = {name: getattr(segmentor, name, None) for name in DENSE_ATTRIBUTES}
+    dense["upsampler"] = upsampler_name(segmentor.upsampler)
+    others = [list(group) for group in words.not_words]
+    return {
+        "vocabulary": [list(group) for group in words.words],
+        "background": list(words.background),
+        # Not there if there are none: folders made before there could be any go on.
+        **({"not_words": others} if others else {}),
+        "thresholds": words.own_thresholds,
+        "preset": segmentor.preset.name,
+        "protocol": dataclasses.asdict(segmentor.protocol),
+        "pipeline": segmenter.config.to_dict() | dense,
+        "weights": fingerprints(segmentor, segmenter.sam),
+    }
+
+
+def _claim(output: Path, wanted: dict[str, Any], *, overwrite: bool) -> None:
+    """Make the folder ready for results of these settings."""
+    for place in (output.glob, *((output / kind).rglob for kind in _KINDS)):
+        for leftover in place(_LEFTOVERS):
+            leftover.unlink()
+    if overwrite:
+        (output / "summary.csv").unlink(missing_ok=True)
+        for kind in reversed(_KINDS):  # the JSON first: without it the rest counts for nothing
+            for old in (output / kind).rglob(f"*{_KINDS[kind]}"):
+                old.unlink()
+    claim_folder(output, wanted, taken=any((output / "json").rglob("*.json")), what="results")
+
+
+def _claim_heatmaps(folder: Path, wanted: dict[str, Any], overwrite: bool) -> None:
+    """Make the folder ready for the heat maps that belong to these results."""
+    maps = "[0-9][0-9][0-9]_*.png"
+    for old in [*folder.rglob(_LEFTOVERS), *(folder.rglob(maps) if overwrite else ())]:
+        old.unlink()
+    taken = any(folder.rglob(maps))
+    claim_folder(folder, wanted, taken=taken, what="heat maps", option="--save-heatmaps")
+
+
+def _missing(heatmaps: Path | None, file: ImageFile, words: Vocabulary) -> bool:
+    """Whether an image has not all the heat maps that are asked for."""
+    if heatmaps is None:
+        return False
+    maps = heatmap_files(heatmaps / file.name, words.class_names, background=bool(words.background))
+    return not all(path.is_file() for path in maps)
+
+
+def _segment(
+    segmenter: Segmenter, file: ImageFile, words: Vocabulary, output: Path, heatmaps: Path | None
+) -> Outcome:
+    """Make the results of an image unless they are there."""
+    target = result_file(output, "json", file.name)
+    try:
+        # `load_image` says best what is wrong with anything else.
+        digest = _sha256(file.path) if file.path.is_file() else None
+        if digest and (finished := _finished(file, target)):
+            made_of, outcome = finished
+            if made_of != digest:
+                raise ValueError(
+                    f"'{file.path}' is not the image that {target} was made of; delete that file, "
+                    "or choose another --output"
+                )
+            if not _missing(heatmaps, file, words):
+                return outcome
+        image = load_image(file.path)
+    except (OSError, ValueError) as error:
+        raise _FailedError(str(error)) from error
+    except MemoryError as error:
+        raise _FailedError(f"'{file.path}' needs more memory than there is; shrink it") from error
+    try:
+        result = segmenter.segment(
+            image, words, image_path=str(file.path), keep_probs=heatmaps is not None
+        )
+        record = result.to_json_dict()
+        record["image"]["sha256"] = digest
+        if heatmaps:
+            save_heatmaps(heatmaps / file.name, result.probs, result.class_names)
+        save_picture(result_file(output, "pictures", file.name), image, result)
+        result.save_label_map(result_file(output, "labels", file.name))
+        write_json(target, record)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        height, width = image.shape[:2]
+        raise _FailedError(
+            f"'{file.path}' needs more memory than there is ({width}×{height} pixels); shrink it"
+        ) from error
+    return _outcome(file, record)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _finished(file: ImageFile, target: Path) -> tuple[str, Outcome] | None:
+    """Of a finished image what it was made of and its row; None if there is none, or a damaged."""
+    try:
+        record = read_json(target)
+        return record["image"]["sha256"], _outcome(file, record)
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _outcome(file: ImageFile, record: dict[str, Any]) -> Outcome:
+    """The summary's row of a finished image; the same whether it was made now or earlier."""
+    found = {mask["class_id"]: mask["class_name"] for mask in record["masks"]}
+    return Outcome(
+        image=str(file.path),
+        name=file.name,
+        status="done",
+        masks=len(record["masks"]),
+        classes="; ".join(found[index] for index in sorted(found)),
+        seconds=round(sum(record["timings"].values()), 3),
+    )
+
+
+def _write_summary(path: Path, outcomes: Sequence[Outcome]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Outcome._fields)
+    writer.writerows(outcomes)
+    write_atomically(path, text.getvalue().encode("utf-8", errors="replace"))

@@ -1,0 +1,223 @@
+"""What is on the page of `scripts/app.py`, and what its buttons do."""
+
+import contextlib
+import html
+import logging
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from models.memory import is_out_of_memory
+from pipeline.app import explore
+from pipeline.app.compare import ARMS
+from pipeline.app.options import SCENE
+from pipeline.drawing.overlay import OPACITY
+
+TITLES = {"bilinear": "Without LoftUp", "loftup": "With LoftUp"}
+ABOUT = {
+    True: "These small models (`tiny`) know only drawn scenes such as the bundled one. For "
+    "photographs, start the page with `--preset vit-b16`.",
+    False: "CLIP, LoftUp and SAM 2 find what your words say.",
+}
+HINT = "Click a mask to see its class, score and prompt point."
+CSS = """
+.gradio-container {width: 100%; max-width: 1700px !important; margin: auto}
+.gradio-container .app {padding: 16px !important}
+.picture img {cursor: crosshair}
+#chosen table, #chosen tr, #chosen td {border: none !important}
+#chosen td {padding: 1px 14px 1px 0 !important; vertical-align: top}
+#chosen td:first-child {white-space: nowrap; opacity: 0.7}
+#chosen h4 {margin: 0 0 4px 0}
+#files .stem {white-space: normal; overflow-wrap: anywhere; text-overflow: clip}
+#files td {padding: 4px; width: auto; min-width: 0}
+/* A message says what is wrong; what was found before stays in sight. */
+[data-testid="status-tracker"]:has(> .error) {display: none !important}
+"""
+# On a phone the pictures are far below the button.
+SHOW = "() => document.querySelector('#count-bilinear').scrollIntoView({block: 'nearest'})"
+
+
+class _Toasts(logging.Handler):
+    """Shows warnings to the visitor whose question they are about."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        gr.Warning(html.escape(record.getMessage()))
+
+
+def build(explorer: explore.Explorer, preset: str, folder: Path) -> gr.Blocks:
+    """The page; all that it computes is `explorer`'s. What it writes goes into `folder`."""
+
+    logging.getLogger("models.vocabulary").addHandler(_Toasts(logging.WARNING))
+
+    def refusal(message: str) -> gr.Error:
+        return gr.Error(html.escape(message), print_exception=False)
+
+    @contextlib.contextmanager
+    def told(image: str) -> Iterator[None]:
+        """Within, what goes wrong is said on the page; other errors are bugs."""
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            raise refusal(str(error).replace(image, Path(image).name)) from error
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise refusal("Out of memory: take a smaller image or fewer words.") from error
+
+    def look(asked: explore.Question, arm: str, confidence: float) -> tuple[Any, Any]:
+        with told(asked.image):
+            return explorer.look(asked, arm, confidence)
+
+    def shown(
+        asked: explore.Question | None, loftup: bool, confidence: float, opacity: float,
+        clicked: tuple[str, int] | None = None,
+    ) -> dict[Any, Any]:  # fmt: skip
+        """The pictures, and what is said below them."""
+        values: dict[Any, Any] = {columns["loftup"]: gr.update(visible=loftup)}
+        for arm in ARMS[: 1 + loftup] if asked else ():
+            image, found = look(asked, arm, confidence)
+            selected = clicked[1] if clicked and clicked[0] == arm else None
+            values[pictures[arm]] = explore.draw(image, found, opacity, selected)
+            values[counts[arm]] = explore.summary(found)
+        return values
+
+    def segment(
+        file: str | None, text: str, others: str, own: str, last: explore.Question | None,
+        loftup: bool, *sliders: float,
+    ) -> Iterator[dict[Any, Any]]:  # fmt: skip
+        if not file:
+            raise refusal("Drop an image first, or take the bundled one.")
+        visitor = last.visitor if last else uuid.uuid4().hex
+        with told(file):
+            asked = explore.Question.typed(visitor, file, text, others, own)
+        yield shown(asked, False, *sliders) | {
+            question: asked, columns["loftup"]: gr.update(visible=loftup),
+            pictures["loftup"]: None, counts["loftup"]: "LoftUp takes longer …", **untouched,
+        }  # fmt: skip
+        if loftup:  # takes longest: what is there already is shown
+            yield shown(asked, True, *sliders)
+
+    def change(*controls: Any) -> dict[Any, Any]:
+        """Another confidence, or LoftUp switched: other masks, so that none is chosen."""
+        return shown(*controls) | untouched
+
+    def click(arm: str) -> Callable[..., dict[Any, Any]]:
+        def clicked(asked: Any, loftup: bool, sure: float, fade: float, at: gr.SelectData) -> Any:
+            if asked is None:
+                return {chosen: HINT}
+            _, found = look(asked, arm, sure)
+            index = explore.mask_at(found, tuple(at.index))
+            mask = None if index is None else (arm, index)
+            said = "No mask there." if index is None else explore.describe(found, index)
+            view = shown(asked, loftup, sure, fade, mask)
+            return view | {chosen: said, clicked_mask: mask}
+
+        return clicked
+
+    def make_files(asked: explore.Question | None, loftup: bool, confidence: float) -> Any:
+        if asked is None:
+            raise refusal("Nothing to download yet: segment an image first.")
+        written = []
+        for arm in ARMS[: 1 + loftup]:
+            image, found = look(asked, arm, confidence)
+            name = f"{Path(asked.image).stem}_{arm}"
+            with told(asked.image):
+                written += explore.save_files(folder / asked.visitor, name, image, found)
+        return gr.update(value=written, visible=True)
+
+    def leave(asked: explore.Question | None) -> None:
+        if asked:
+            explorer.leave(asked.visitor)
+            shutil.rmtree(folder / asked.visitor, ignore_errors=True)
+
+    with gr.Blocks(
+        title="Masks for everything you name", analytics_enabled=False,
+        delete_cache=(3600, 86400), fill_width=True,
+    ) as page:  # fmt: skip
+        question = gr.State(None, time_to_live=86400, delete_callback=leave)
+        clicked_mask = gr.State(None)
+        gr.Markdown(f"## Masks for everything you name\n{ABOUT[preset == 'tiny']}")
+        with gr.Row():
+            with gr.Column(scale=1, min_width=300):
+                file = gr.Image(
+                    str(SCENE.path), label="Image", type="filepath", image_mode=None,
+                    sources=["upload", "clipboard"], height=240, buttons=[],
+                )  # fmt: skip
+                # The file as it is: `models.images` reads more kinds, and says what is wrong.
+                file.preprocess = lambda payload: payload and payload.path
+                bundled = gr.Button("Take the bundled image", size="sm")
+                text = gr.Textbox(
+                    " ".join(SCENE.words), label="Words",
+                    info='Spaces between classes, commas between synonyms: '
+                    'person "traffic light" sofa,couch',
+                )  # fmt: skip
+                loftup = gr.Checkbox(True, label="LoftUp: show its result beside the plain one")
+                with gr.Accordion("More options", open=False):
+                    others = gr.Textbox(
+                        label="Not these",
+                        info="They compete with your words, but are left out of the result: "
+                        'bus "sign,billboard"',
+                    )
+                    own = gr.Textbox(
+                        label="Least confidence of some classes",
+                        info="Instead of the slider's: person=0.6 car=0.3. Enter applies it.",
+                    )
+                start = gr.Button("Segment", variant="primary")
+                confidence = gr.Slider(
+                    0, 1, explorer.confidence, step=0.01, label="Confidence",
+                    info="Higher: fewer, surer masks", buttons=[],
+                )  # fmt: skip
+                opacity = gr.Slider(0, 1, OPACITY, step=0.01, label="Opacity", buttons=[])
+            with gr.Column(scale=4, min_width=320):
+                columns, pictures, counts = {}, {}, {}
+                with gr.Row():
+                    for arm in ARMS:
+                        with gr.Column(min_width=320) as columns[arm]:
+                            pictures[arm] = gr.Image(
+                                label=TITLES[arm], interactive=False, format="png",
+                                elem_classes="picture", buttons=["fullscreen"], elem_id=arm,
+                            )  # fmt: skip
+                            counts[arm] = gr.HTML(elem_id=f"count-{arm}")
+                chosen = gr.HTML(HINT, elem_id="chosen", label="Chosen mask", container=True)
+                make = gr.Button("Make files to download: picture, JSON, label PNG", size="sm")
+                files = gr.File(
+                    label="Files", file_count="multiple", visible=False, elem_id="files"
+                )
+
+        controls = [loftup, confidence, opacity]
+        view = [*columns.values(), *pictures.values(), *counts.values()]
+        untouched = {chosen: HINT, files: gr.update(value=None, visible=False), clicked_mask: None}
+        asks = [start.click, text.submit, others.submit, own.submit]
+        gr.on(asks, None, js=SHOW)
+        gr.on(
+            asks, segment, [file, text, others, own, question, *controls],
+            [question, *view, *untouched], trigger_mode="always_last",
+            show_progress_on=[*pictures.values()],
+        )  # fmt: skip
+        bundled.click(
+            lambda: (str(SCENE.path), " ".join(SCENE.words), "", ""), None,
+            [file, text, others, own],
+        )  # fmt: skip
+        gr.on(
+            [confidence.input, loftup.input], change, [question, *controls], [*view, *untouched],
+            trigger_mode="always_last", show_progress="minimal",
+            show_progress_on=[*pictures.values()],
+        )  # fmt: skip
+        opacity.input(
+            shown, [question, *controls, clicked_mask], view, trigger_mode="always_last",
+            show_progress="hidden",
+        )  # fmt: skip
+        for arm in ARMS:
+            pictures[arm].select(
+                click(arm), [question, *controls], [*view, chosen, clicked_mask],
+                show_progress="hidden",
+            )  # fmt: skip
+        make.click(
+            make_files, [question, loftup, confidence], files, show_progress="minimal",
+            show_progress_on=[*pictures.values()],
+        )  # fmt: skip
+    return page

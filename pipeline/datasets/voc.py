@@ -1,0 +1,246 @@
+"""Read PASCAL VOC's segmentation layout (Everingham et al., IJCV 2015).
+
+    ROOT/JPEGImages/<id>.jpg                    the picture
+    ROOT/SegmentationClass/<id>.png             class of every pixel
+    ROOT/SegmentationObject/<id>.png            object of every pixel; the folder may be absent
+    ROOT/ImageSets/Segmentation/<split>.txt     one id a line
+
+Shapes: H×W image pixels. Labels: 0 background, i + 1 is `CLASSES[i]`, 255 void (not scored).
+Objects: 0 background, 1…254 one object each, 255 void.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from models.images import load_image
+
+from ..evaluation.metrics import IGNORE
+from ..files.label_png import read_index_png
+
+CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
+    "tvmonitor",
+)  # fmt: skip
+LABELS = ("background", *CLASSES)
+
+_OFFICIAL_SIZES = {"train": 1464, "val": 1449, "trainval": 2913}  # of VOC2012's lists
+_SWAPPED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+# What Pillow raises on damaged headers.
+_DAMAGED = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Truth:
+    """What is to be seen in one image.
+
+    Attributes:
+        labels: (H, W) uint8, 0…20 or 255.
+        objects: (H, W) uint8, 1…254 one object each; None where the data set has none.
+    """
+
+    labels: np.ndarray
+    objects: np.ndarray | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VocDataset:
+    """The images of one list.
+
+    Attributes:
+        root: folder with JPEGImages, SegmentationClass, ...
+        split: name or path of the list, as given.
+        ids: the images, in the list's order, after `limit`.
+        listed: number of ids in the list, before `limit`.
+        has_objects: whether there is a folder SegmentationObject.
+    """
+
+    root: Path
+    split: str
+    ids: tuple[str, ...]
+    listed: int
+    has_objects: bool
+
+    @classmethod
+    def open(
+        cls, root: str | Path, split: str | Path = "val", limit: int | None = None
+    ) -> VocDataset:
+        """Find a data set and read its list; the images are not touched yet.
+
+        Args:
+            root: usually VOCdevkit/VOC2012.
+            split: a list in ImageSets/Segmentation (train, val, trainval, ...), or the path of a
+                text file of ids; what ends in .txt or has a slash is a path.
+            limit: take only the first ids; None takes all.
+
+        Raises:
+            FileNotFoundError: no such folder or list.
+            ValueError: the folder is not laid out like VOC; the list is empty, has duplicates or
+                something other than ids; `limit` is not positive.
+        """
+        root = Path(root)
+        _check_layout(root)
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit must be at least 1 image, got {limit}; leave it out for all")
+        ids = _read_ids(_list_path(root, str(split)))
+        return cls(
+            root=root,
+            split=str(split),
+            ids=ids[:limit],
+            listed=len(ids),
+            has_objects=(root / "SegmentationObject").is_dir(),
+        )
+
+    @property
+    def official_size(self) -> int | None:
+        """Number of images VOC2012's list of this name has; None for other data."""
+        if "VOC2012" not in (self.root.absolute().name, self.root.resolve().name):
+            return None
+        return _OFFICIAL_SIZES.get(self.split)
+
+    def image_path(self, image_id: str) -> Path:
+        """The picture's file: .jpg, or .png if only that is there."""
+        path, other = (self.root / "JPEGImages" / f"{image_id}.{end}" for end in ("jpg", "png"))
+        return other if other.exists() and not path.exists() else path
+
+    def label_paths(self, image_id: str) -> tuple[Path, ...]:
+        """The files of `load_truth`: labels, and objects where the data set has them."""
+        labels = self._png("SegmentationClass", image_id)
+        return (labels, self._png("SegmentationObject", image_id))[: 1 + self.has_objects]
+
+    def image_size(self, image_id: str) -> tuple[int, int]:
+        """(H, W) of the picture as `load_image` returns it, from the file's header alone.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is not a picture.
+        """
+        path = self.image_path(image_id)
+        if not path.is_file():
+            raise FileNotFoundError(f"image not found: '{path}'; is the data set complete?")
+        try:
+            with Image.open(path) as image:
+                width, height = image.size
+                swapped = image.getexif().get(0x0112) in _SWAPPED
+        except _DAMAGED as error:
+            raise ValueError(
+                f"'{path}' is damaged or no image ({_reason(error)}); copy or download it again"
+            ) from error
+        return (width, height) if swapped else (height, width)
+
+    def load_image(self, image_id: str) -> np.ndarray:
+        """The picture, (H, W, 3) uint8 RGB.
+
+        Raises:
+            FileNotFoundError, ValueError: see `models.images.load_image`.
+        """
+        return load_image(self.image_path(image_id))
+
+    def load_labels(self, image_id: str) -> np.ndarray:
+        """Class of every pixel, (H, W) uint8: 0…20, or 255 for void.
+
+        Raises:
+            FileNotFoundError, ValueError: see `read_index_png`; or there are other values.
+        """
+        path = self._png("SegmentationClass", image_id)
+        labels = read_index_png(path)
+        wrong = (labels >= len(LABELS)) & (labels != IGNORE)
+        if wrong.any():
+            raise ValueError(
+                f"label map '{path}' has the value {labels[wrong][0]}, expected 0…20 or 255; "
+                "a palette PNG that was converted to grey has lost its labels"
+            )
+        return labels
+
+    def load_objects(self, image_id: str) -> np.ndarray | None:
+        """Object of every pixel, (H, W) uint8; None if the data set has no objects.
+
+        Raises:
+            FileNotFoundError, ValueError: see `read_index_png`.
+        """
+        if not self.has_objects:
+            return None
+        return read_index_png(self._png("SegmentationObject", image_id))
+
+    def load_truth(self, image_id: str) -> Truth:
+        """Labels and objects, checked against the size of the picture.
+
+        Raises:
+            FileNotFoundError, ValueError: as the other methods; or the sizes differ.
+        """
+        height, width = self.image_size(image_id)
+        labels, objects = self.load_labels(image_id), self.load_objects(image_id)
+        for folder, values in (("SegmentationClass", labels), ("SegmentationObject", objects)):
+            if values is not None and values.shape != (height, width):
+                raise ValueError(
+                    f"'{self._png(folder, image_id)}' is {values.shape[0]}×{values.shape[1]} "
+                    f"pixels (H×W), but its image '{self.image_path(image_id)}' is "
+                    f"{height}×{width}; they must belong together"
+                )
+        return Truth(labels=labels, objects=objects)
+
+    def _png(self, folder: str, image_id: str) -> Path:
+        return self.root / folder / f"{image_id}.png"
+
+
+def _check_layout(root: Path) -> None:
+    needed = ("JPEGImages", "SegmentationClass")
+    hint = "give the folder VOCdevkit/VOC2012, or one that is laid out like it"
+    if not root.is_dir():
+        raise FileNotFoundError(f"VOC folder not found: '{root}'; {hint}")
+    if missing := [name for name in needed if not (root / name).is_dir()]:
+        for inner in (root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
+            if (inner / needed[0]).is_dir():
+                hint = f"give '{inner}'"
+                break
+        raise ValueError(f"'{root}' is not a VOC folder: no {' and no '.join(missing)}; {hint}")
+
+
+def _list_path(root: Path, split: str) -> Path:
+    folder = root / "ImageSets" / "Segmentation"
+    if "/" in split or "\\" in split or split.endswith(".txt"):
+        if not (path := Path(split)).is_file():
+            raise FileNotFoundError(f"list of images not found: '{path}'; check the path")
+        return path
+    if not (path := folder / f"{split}.txt").is_file():
+        names = ", ".join(sorted(p.stem for p in folder.glob("*.txt"))) or "none"
+        raise FileNotFoundError(
+            f"no split {split!r}: '{path}' not found; splits there: {names}; "
+            "a list of your own is given as the path of a .txt file"
+        )
+    return path
+
+
+def _read_ids(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"list of images '{path}' is not a text file (UTF-8)") from error
+    ids: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        if not (name := line.strip()):
+            continue
+        # Ids become file names below several folders, so nothing may lead out of them.
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise ValueError(
+                f"line {number} of '{path}' is {name!r}, expected one image id such as 2007_000033"
+            )
+        if name in ids:
+            raise ValueError(
+                f"'{path}' lists {name} twice, in lines {ids[name]} and {number}; remove one"
+            )
+        ids[name] = number
+    if not ids:
+        raise ValueError(f"list of images '{path}' is empty; expected one image id a line")
+    return tuple(ids)
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,141 @@
+"""The files of a benchmark: scores what was predicted and writes all that is told about it.
+
+OUTPUT/results.json   settings, arms, differences; the same for the same predictions
+OUTPUT/timings.json   seconds per stage and arm
+OUTPUT/images.csv     one row per image and arm
+OUTPUT/report.md, OUTPUT/plots/*.png
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...datasets.voc import LABELS, VocDataset
+from ...evaluate import image_table, results, score
+from ...files.atomic import write_atomically
+from ..arm_scores import ArmScores
+from ..predict import Failure, read_prediction
+from ..settings import ROOT, recorded_settings
+from .contact_sheet import Row, pick, save_contact_sheet
+from .plots import save_plots
+from .report import markdown
+
+
+def write_outputs(
+    dataset: VocDataset,
+    arms: Sequence[str],
+    output: Path,
+    failed: Sequence[Failure],
+    *,
+    baseline: str,
+    resamples: int,
+    settings: dict[str, Any],
+    processes: int | None = None,
+) -> dict[str, Any]:
+    """Score the predictions in OUTPUT/predictions and write the files above.
+
+    Args:
+        dataset: the truth.
+        arms: names.
+        output: folder.
+        failed: images without predictions.
+        baseline: the arm that the report and the pictures compare with.
+        resamples: of the bootstrap.
+        settings: what is scored, for the report; what the predictions were made with is read from
+            beside them.
+        processes: that shared the predictions; None if they were there.
+
+    Returns:
+        What results.json holds.
+
+    Raises:
+        ValueError, FileNotFoundError: a prediction is missing or damaged, predictions are not
+            comparable, or no image is readable.
+    """
+    made_with = recorded_settings(output / "predictions", arms)
+    versions = made_with.pop("versions")
+    background = bool(made_with["protocol"]["background"])
+    scores, failed = score(dataset, arms, output / "predictions", failed, background=background)
+    settings = settings | {"baseline": baseline, "resamples": resamples} | made_with
+    data = {"settings": settings, "versions": versions, "commit": commit()}
+    data |= results(dataset, scores, failed, resamples=resamples)
+    data["images"]["official"] = dataset.official_size
+    machine = {"system": platform.system(), "processor": processor(), "cores": os.cpu_count()}
+    if processes is not None:
+        machine["processes"] = processes
+    timings = {"arms": {name: arm.timings() for name, arm in scores.items()}, "machine": machine}
+    for name, content in (("results", data), ("timings", timings)):
+        write_atomically(output / f"{name}.json", readable_json(content).encode())
+    write_atomically(output / "images.csv", image_table(scores).encode())
+    write_atomically(output / "report.md", markdown(data, timings).encode())
+    for old in (output / "plots").glob("*.png"):  # of arms that are not among these
+        old.unlink()
+    save_plots(output / "plots", data, timings)
+    for name in arms:
+        if name != baseline:
+            _sheet(dataset, scores, output, name, baseline)
+    return data
+
+
+def _sheet(
+    dataset: VocDataset, scores: dict[str, ArmScores], output: Path, arm: str, baseline: str
+) -> None:
+    """The images that an arm wins and loses most against the baseline."""
+    both = {name: {row["id"]: row["mIoU"] for row in scores[name].rows} for name in (arm, baseline)}
+    listed = [{"arm": name} | row for name in both for row in scores[name].rows]
+    wins, losses = pick(listed, arm, baseline)
+    folder = output / "predictions"
+    rows = [
+        Row(
+            id=image_id,
+            image=dataset.load_image(image_id),
+            truth=dataset.load_labels(image_id),
+            baseline=read_prediction(folder, baseline, image_id)[0],
+            other=read_prediction(folder, arm, image_id)[0],
+            baseline_score=both[baseline][image_id],
+            other_score=both[arm][image_id],
+        )
+        for image_id in [*wins, *reversed(losses)]
+    ]
+    if rows:  # else the two never differ
+        path = output / "plots" / f"images_{arm}.png"
+        save_contact_sheet(path, rows, arm=arm, baseline=baseline, labels=LABELS)
+
+
+def processor() -> str:
+    """The processor's name, as well as the system tells it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+        return re.search(r"^model name\s*:\s*(.+)$", text, re.M)[1]
+    except (OSError, TypeError):
+        return platform.processor() or platform.machine()
+
+
+def readable_json(data: dict[str, Any]) -> str:
+    """Indented JSON; a list of plain values stays on one line."""
+    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
+    flat = re.compile(r'\[\n\s*((?:"(?:[^"\\]|\\.)*"|[^\[\]{}"])*?)\n\s*\]')
+    return flat.sub(lambda found: "[" + re.sub(r"\n\s*", " ", found[1]) + "]", text) + "\n"
+
+
+def commit() -> str | None:
+    """The repository's commit, "+" added if files differ from it; None outside of git."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + (
+            "+" if git("status", "--porcelain", "-uno") else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None

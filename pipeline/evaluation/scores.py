@@ -1,0 +1,59 @@
+"""All scores of one predicted label map.
+
+Shapes: C labels, H×W pixels. Truth: 0 background, 255 void (not scored).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .metrics import (
+    boundary_counts,
+    checked_labels,
+    confusion,
+    edge_band,
+    histogram,
+)
+from .object_metrics import ObjectScore, score_objects
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageScores:
+    """Counts of one image, to be summed over a data set before ratios are taken.
+
+    Attributes:
+        confusion: (C, C) int64 pixels, rows true, columns predicted.
+        edges: (C, C) int64, the same of the pixels at most 3 px from an outline of the truth.
+        boundary: (2, C) int64, intersection and union of Boundary IoU.
+        objects: one score per object; None without an object map.
+    """
+
+    confusion: np.ndarray
+    edges: np.ndarray
+    boundary: np.ndarray
+    objects: list[ObjectScore] | None
+
+
+def score_image(
+    truth: np.ndarray, predicted: np.ndarray, objects: np.ndarray | None, count: int = 21
+) -> ImageScores:
+    """Compare two (H, W) uint8 label maps; `objects` (H, W) uint8 as VOC's SegmentationObject.
+
+    ValueError when shapes differ or a map holds labels it may not, which includes 255 in the
+    prediction.
+    """
+    truth, predicted = checked_labels(truth, predicted, count)
+    if objects is not None and objects.shape != truth.shape:
+        raise ValueError(
+            f"The object map has shape {objects.shape}, the truth {truth.shape}; "
+            "they belong to different images."
+        )
+    band = edge_band(truth)
+    return ImageScores(
+        confusion=confusion(truth, predicted, count),
+        edges=histogram((truth, predicted), count, band),
+        boundary=boundary_counts(truth, predicted, count),
+        objects=None if objects is None else score_objects(truth, predicted, objects),
+    )

@@ -1,0 +1,76 @@
+"""Label maps as PNG files."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.drawing.palette import voc_palette
+from pipeline.files.label_png import read_index_png, write_index_png
+
+LABEL = np.array([[0, 0, 15, 15, 255], [0, 20, 20, 15, 255], [0, 0, 20, 255, 255]], np.uint8)
+
+
+def refusal(kind: type[Exception], path: Path) -> str:
+    """The one line of a refusal."""
+    with pytest.raises(kind) as caught:
+        read_index_png(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_grey_and_small_palette_pngs_are_read(tmp_path):
+    grey, palette = tmp_path / "grey.png", tmp_path / "palette.png"
+    Image.fromarray(LABEL).save(grey)
+    assert np.array_equal(read_index_png(grey), LABEL)
+    image = Image.frombytes("P", (5, 3), (LABEL % 4).tobytes())
+    image.putpalette(voc_palette()[:4].tobytes())
+    image.save(palette, bits=2)
+    assert palette.read_bytes()[24] == 2  # bits per value, as the header says
+    assert np.array_equal(read_index_png(palette), LABEL % 4)
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [("RGB", "colour PNG of 8 bits"), ("RGBA", "colour with alpha"), ("LA", "grey with alpha"),
+     ("I;16", "grey PNG of 16 bits"), ("1", "grey PNG of 1 bits")],
+)  # fmt: skip
+def test_other_kinds_of_png_are_refused(tmp_path, mode, words):
+    path = tmp_path / "label.png"
+    Image.new(mode, (5, 3)).save(path)
+    message = refusal(ValueError, path)
+    assert str(path) in message and words in message and "palette or grey PNG of 8 bits" in message
+
+
+def test_damaged_label_maps_are_refused(tmp_path):
+    path = tmp_path / "label.png"
+    rng = np.random.default_rng(0)
+    write_index_png(path, rng.integers(0, 21, (60, 80), np.uint8))
+    data = path.read_bytes()
+    for length in (10, 20, 30, len(data) // 2, len(data) - 30):
+        path.write_bytes(data[:length])
+        assert "damaged" in refusal(ValueError, path)
+    for position in range(-70, -20):  # some of these decode to other labels without an error
+        flipped = bytearray(data)
+        flipped[position] ^= 8
+        path.write_bytes(flipped)
+        assert "damaged" in refusal(ValueError, path)
+    path.write_bytes(b"")
+    assert "0 bytes" in refusal(ValueError, path)
+    jpeg = io.BytesIO()
+    Image.new("L", (5, 3)).save(jpeg, format="JPEG")
+    path.write_bytes(jpeg.getvalue())
+    assert "not a PNG" in refusal(ValueError, path)
+    path.unlink()
+    assert str(path) in refusal(FileNotFoundError, path)
+
+
+def test_written_label_maps_have_vocs_colours(tmp_path):
+    path = tmp_path / "folder" / "label.png"
+    write_index_png(path, LABEL)
+    assert np.array_equal(read_index_png(path), LABEL)
+    with Image.open(path) as image:
+        assert image.mode == "P"
+        assert np.asarray(image.convert("RGB"))[0, 2].tolist() == [192, 128, 128]  # person
