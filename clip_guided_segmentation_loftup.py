@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.app.options import (
     Parser,
+    add_config_options,
     add_model_options,
-    add_pipeline_options,
     add_upsampler_options,
     check_outputs,
     choose_preset,
@@ -32,11 +32,11 @@ from pipeline.app.options import (
     read_vocabulary,
     run_main,
 )
+from pipeline.config import PipelineConfig
 from pipeline.exports.options import add_export_options, check_export_options
 from pipeline.files.image_files import find_images, is_several
 
 if TYPE_CHECKING:
-    from pipeline.config import PipelineConfig
     from pipeline.segmenter import Segmenter
 
 
@@ -64,7 +64,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--overwrite", action="store_true", help="with several images: start over in --output"
     )
-    add_pipeline_options(parser)
+    add_config_options(parser, PipelineConfig)
     return parser.parse_args(argv)
 
 

@@ -13,21 +13,28 @@ with the repository. For one result alone: clip_guided_segmentation_loftup.py.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from models.presets import DEFAULT_ANYUP
+from models.upsamplers.registry import UPSAMPLERS
 from pipeline.app.options import (
     Parser,
+    add_config_options,
     add_model_options,
-    add_pipeline_options,
+    add_weights_options,
     check_outputs,
     choose_preset,
     config_from_args,
+    given_weights,
+    own_or_named,
     read_vocabulary,
     run_main,
 )
+from pipeline.config import PipelineConfig
+
+if TYPE_CHECKING:
+    from models.upsamplers.base import Upsampler
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -49,14 +56,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         nargs=2,
         metavar="NAME",
         default=["bilinear", "loftup"],
-        help="the two: none, bilinear, bicubic, jbu, guided, loftup, anyup "
+        help=f"the two: {', '.join(UPSAMPLERS)}, or your own, path/to/file.py:function "
         "(default: bilinear loftup)",
     )
-    parser.add_argument(
-        "--anyup-model",
-        help=f"AnyUp name, weights file or address (default: {DEFAULT_ANYUP})",
-    )
-    add_pipeline_options(parser)
+    add_weights_options(parser)
+    add_config_options(parser, PipelineConfig)
     return parser.parse_args(argv)
 
 
@@ -77,27 +81,25 @@ def _run(args: argparse.Namespace) -> int:
     vocabulary = read_vocabulary(args)
     image = load_image(args.image)
     config = config_from_args(args)
-    names = _upsamplers(args)
-    for name in names:
-        dataclasses.replace(config, upsampler=name, upsampled=None)  # refuses unknown ones
+    upsamplers = _upsamplers(args)
+    for upsampler in upsamplers:
+        config.changed(upsampler=upsampler)  # refuses unknown ones
 
+    from models.networks import Networks
     from pipeline.app.compare import compare
     from pipeline.segmenter import Segmenter
 
-    segmenter = Segmenter.from_preset(
+    networks = Networks(
         choose_preset(args),
-        upsampler="loftup" if "loftup" in names else names[1],
-        device=args.device,
-        config=config,
-        loftup=args.loftup_model,
-        anyup=args.anyup_model,
+        args.device,
+        weights=given_weights(args, args.upsamplers),
         model_cfg=args.model_cfg,
         checkpoint=args.checkpoint,
     )
-    if "anyup" in names and segmenter.segmentor.upsampler != "anyup":
-        segmenter.segmentor.load_anyup(args.anyup_model)
-        segmenter.names["anyup"] = str(args.anyup_model or DEFAULT_ANYUP)
-    comparison = compare(segmenter, image, vocabulary, upsamplers=names, image_path=str(args.image))
+    segmenter = Segmenter(networks, config.changed(upsampler=upsamplers[0]))
+    comparison = compare(
+        segmenter, image, vocabulary, upsamplers=upsamplers, image_path=str(args.image)
+    )
     write_each(
         [
             (args.output, lambda: save_comparison(args.output, image, comparison)),
@@ -109,7 +111,7 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _upsamplers(args: argparse.Namespace) -> tuple[str, str]:
+def _upsamplers(args: argparse.Namespace) -> tuple[str | Upsampler, str | Upsampler]:
     """--upsamplers.
 
     Raises:
@@ -118,10 +120,8 @@ def _upsamplers(args: argparse.Namespace) -> tuple[str, str]:
     first, second = args.upsamplers
     if first == second:
         raise ValueError(f"--upsamplers {first} {second}: give two different ones")
-    for network in ("loftup", "anyup"):
-        if getattr(args, f"{network}_model") and network not in args.upsamplers:
-            raise ValueError(f"--{network}-model needs {network} among --upsamplers")
-    return first, second
+    given_weights(args, args.upsamplers)
+    return own_or_named(first), own_or_named(second)
 
 
 if __name__ == "__main__":

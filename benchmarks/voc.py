@@ -22,20 +22,21 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from models.presets import DEFAULT_ANYUP
 from models.protocols import PROTOCOLS, Protocol
 from pipeline.app.options import (
     Parser,
-    add_pipeline_options,
+    add_config_options,
+    add_weights_options,
     config_from_args,
+    given_weights,
     run_main,
 )
-from pipeline.evaluation.arms import MEANING
+from pipeline.config import PipelineConfig
+from pipeline.evaluation.arms import meanings
 
 if TYPE_CHECKING:
     import torch
 
-    from pipeline.config import PipelineConfig
     from pipeline.evaluation.arms import Arm
     from pipeline.evaluation.runner import ArmRunner
 
@@ -51,7 +52,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     names = ", ".join(name for name, protocol in PROTOCOLS.items() if protocol.class_names)
     parser = Parser(__doc__)
     parser.epilog = "parts of an arm's name:\n" + "\n".join(
-        f"  {part:14} {meaning}" for part, meaning in MEANING.items()
+        f"  {part:22} {meaning}" for part, meaning in meanings().items()
     )
     add = parser.add_argument
     add("--root", type=Path, help="VOC2012's folder (default: rendered scenes of its layout)")
@@ -69,11 +70,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="score the predictions that are there, whatever they were made with",
     )
     add("--resamples", type=int, default=2000, help="of the bootstrap (default: %(default)s)")
-    add("--loftup-model", help="LoftUp name or weights file (default: the preset's)")
-    add(
-        "--anyup-model",
-        help=f"AnyUp name, weights file or address (default: {DEFAULT_ANYUP})",
-    )
+    add_weights_options(parser)
     add("--checkpoint", type=Path, help="SAM 2 weights (default: the preset's)")
     add("--model-cfg", help="SAM 2 configuration (default: the preset's)")
     add("--device", help="cuda, mps or cpu (default: the best available)")
@@ -81,7 +78,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="of each process on a CPU; results may differ in the last bits between numbers of "
         "threads, so use more processes instead (default: %(default)s)")  # fmt: skip
     add("--verbose", action="store_true", help="log more; tracebacks of errors")
-    add_pipeline_options(parser, FIELDS)
+    add_config_options(parser, PipelineConfig, FIELDS)
     return parser.parse_args(argv)
 
 
@@ -93,12 +90,13 @@ def _run(args: argparse.Namespace) -> int:
     import cv2
     import torch
 
-    from pipeline.datasets.voc import VocDataset
-    from pipeline.evaluate import voc_protocol
+    from pipeline.datasets import open_dataset
+    from pipeline.datasets.voc import LABELS
     from pipeline.evaluation.arms import parse_arms
     from pipeline.evaluation.predict import predict
     from pipeline.evaluation.ranks import join_ranks
     from pipeline.evaluation.report.outputs import write_outputs
+    from pipeline.evaluation.score import scoring_protocol
 
     # All bad input is refused before the long work.
     for option in ("threads", "resamples"):
@@ -107,11 +105,14 @@ def _run(args: argparse.Namespace) -> int:
     if args.score_only and args.overwrite:
         raise ValueError("--overwrite makes predictions and --score-only none; give one of them")
     arms = parse_arms(args.arms)
+    args.arms = [arm.name for arm in arms]
     baseline = args.baseline or ("bilinear" if "bilinear" in args.arms else args.arms[0])
     if baseline not in args.arms:
         raise ValueError(f"--baseline {baseline!r} is none of the arms {', '.join(args.arms)}")
     rendered = args.root is None
-    protocol = voc_protocol(args.protocol or ("rendered-voc" if rendered else "sclip-voc21"))
+    protocol = scoring_protocol(
+        args.protocol or ("rendered-voc" if rendered else "sclip-voc21"), LABELS
+    )
     preset = args.preset or ("tiny" if rendered else "vit-b16")
     config = config_from_args(args)
     torch.set_num_threads(args.threads)
@@ -125,7 +126,7 @@ def _run(args: argparse.Namespace) -> int:
 
                 render_voc(root, images=SCENES, seed=SCENES_SEED)
             ranks.barrier()
-        dataset = VocDataset.open(root, args.split, args.limit)
+        dataset = open_dataset("voc", root, args.split, args.limit)
         output = args.output
         if output is None:
             name = f"{preset}_{protocol.name}_{Path(args.split).stem}"
@@ -167,30 +168,23 @@ def _load(
     config: PipelineConfig,
     device: torch.device,
 ) -> ArmRunner:
-    """The models that the arms need, and no others."""
-    from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
-    from models.presets import get_preset
-    from models.sam2_masks import Sam2Masks
-    from models.weights import load_sam2
+    """The networks that the arms need, and no others."""
+    from models.dense import Dense
+    from models.networks import Networks
+    from pipeline.datasets.voc import LABELS
     from pipeline.evaluation.runner import ArmRunner
 
-    upsamplers = {arm.dense.get("upsampler") for arm in arms}
-    segmentor = LoftUpSCLIPSegmentor(
+    used = {str(arm.changes.get("upsampler")) for arm in arms}
+    networks = Networks(
+        preset,
         device,
-        preset=preset,
-        use_loftup="loftup" in upsamplers,
-        loftup_model_name=args.loftup_model,
-        verbose=False,
+        weights=given_weights(args, used),
+        model_cfg=args.model_cfg,
+        checkpoint=args.checkpoint,
     )
-    if "anyup" in upsamplers:
-        segmentor.load_anyup(args.anyup_model)
-    sam = None
-    if any(arm.needs_sam for arm in arms):
-        model = load_sam2(
-            get_preset(preset).sam, model_cfg=args.model_cfg, checkpoint=args.checkpoint
-        )
-        sam = Sam2Masks(model.to(device))
-    return ArmRunner(segmentor, sam, protocol, config)
+    runner = ArmRunner(Dense(networks), protocol, LABELS, config=config)
+    runner.load(arms)
+    return runner
 
 
 if __name__ == "__main__":

@@ -13,25 +13,28 @@ the class token first, D transformer width, C joint width, n heads, d = D / n.
 """
 
 import torch
-from open_clip.transformer import VisionTransformer
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ATTENTIONS = ("csa", "vanilla", "maskclip")
+from .dense_methods import get_method
 
 # Added to the wanted grid before dividing, so that rounding never yields one row too few. The
 # published weights were evaluated with it and it shifts the samples, so it is part of the numbers.
 _GRID_MARGIN = 0.1
 
 
-def dense_features(clip: nn.Module, image: Tensor, attention: str = "csa") -> Tensor:
+def dense_features(
+    clip: nn.Module, image: Tensor, attention: str = "csa", proxy: Tensor | None = None
+) -> Tensor:
     """Patch features in CLIP's joint space, differentiable.
 
     Args:
         clip: an open_clip CLIP whose `visual` is open_clip's `VisionTransformer`.
         image: (B, 3, H, W), normalised with the model's mean and standard deviation; H and W
             multiples of the patch.
-        attention: what the last block does: "csa", "vanilla" or "maskclip".
+        attention: what the last block does, one of `models.dense_methods.METHODS`.
+        proxy: (B, C', h', w') features of a second network, for methods that need them.
 
     Returns:
         (B, C, h, w), before any L2 normalisation.
@@ -39,10 +42,10 @@ def dense_features(clip: nn.Module, image: Tensor, attention: str = "csa") -> Te
     Raises:
         ValueError: on an unknown `attention`, an image of the wrong size, or another visual tower.
     """
-    _check_attention(attention)
+    get_method(attention)
     visual = visual_tower(clip)
     height, width = patch_grid(visual, image)
-    tokens = last_block(visual, forward_trunk(visual, image), attention)
+    tokens = last_block(visual, forward_trunk(visual, image), attention, proxy)
     return to_grid(project(visual, tokens), height, width)
 
 
@@ -111,23 +114,33 @@ def position_embedding(visual: VisionTransformer, height: int, width: int) -> Te
     return torch.cat([trained[:1], grid[0].flatten(1).T])
 
 
-def last_block(visual: VisionTransformer, tokens: Tensor, attention: str = "csa") -> Tensor:
+def last_block(
+    visual: VisionTransformer, tokens: Tensor, attention: str = "csa", proxy: Tensor | None = None
+) -> Tensor:
     """Run the last block on the trunk's tokens (B, T, D); returns (B, T, D).
 
     The first token of the result is the class token; only "vanilla" gives it its usual meaning.
     """
-    _check_attention(attention)
-    block = visual.transformer.resblocks[-1]
-    if attention == "vanilla":
-        return _run_block(visual, block, tokens)
+    return get_method(attention).load()(visual, tokens, proxy)
 
+
+def vanilla(visual: VisionTransformer, tokens: Tensor, proxy: Tensor | None = None) -> Tensor:
+    """The last block as it is."""
+    return _run_block(visual, _last(visual), tokens)
+
+
+def maskclip(visual: VisionTransformer, tokens: Tensor, proxy: Tensor | None = None) -> Tensor:
+    """The values alone."""
+    block = _last(visual)
+    weight, bias = block.attn.in_proj_weight.chunk(3)[2], block.attn.in_proj_bias.chunk(3)[2]
+    return block.ls_1(block.attn.out_proj(F.linear(block.ln_1(tokens), weight, bias)))
+
+
+def csa(visual: VisionTransformer, tokens: Tensor, proxy: Tensor | None = None) -> Tensor:
+    """Correlative self-attention (SCLIP, eq. 3)."""
+    block = _last(visual)
     attn = block.attn
-    normed = block.ln_1(tokens)
-    if attention == "maskclip":
-        weight, bias = attn.in_proj_weight.chunk(3)[2], attn.in_proj_bias.chunk(3)[2]
-        return block.ls_1(attn.out_proj(F.linear(normed, weight, bias)))
-
-    qkv = F.linear(normed, attn.in_proj_weight, attn.in_proj_bias)  # (B, T, 3·D)
+    qkv = F.linear(block.ln_1(tokens), attn.in_proj_weight, attn.in_proj_bias)  # (B, T, 3·D)
     q, k, v = qkv.unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)  # 3 × (B, n, T, d)
     # (softmax(qqᵀ) + softmax(kkᵀ)) v: the sum of the two attentions, not their mean.
     mixed = F.scaled_dot_product_attention(q, q, v) + F.scaled_dot_product_attention(k, k, v)
@@ -146,12 +159,11 @@ def to_grid(tokens: Tensor, height: int, width: int) -> Tensor:
     return tokens[:, 1:].transpose(1, 2).unflatten(2, (height, width))
 
 
+def _last(visual: VisionTransformer) -> ResidualAttentionBlock:
+    return visual.transformer.resblocks[-1]  # type: ignore[return-value]  # a ModuleList
+
+
 def _run_block(visual: VisionTransformer, block: nn.Module, tokens: Tensor) -> Tensor:
     if visual.transformer.batch_first:
         return block(tokens)
     return block(tokens.transpose(0, 1)).transpose(0, 1)
-
-
-def _check_attention(attention: str) -> None:
-    if attention not in ATTENTIONS:
-        raise ValueError(f"unknown attention {attention!r}; valid: {', '.join(ATTENTIONS)}")

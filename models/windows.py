@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from .clip_dense import dense_features, visual_tower
+from .backbones.base import Backbone
 
 # (features (b, C, h, w), guide images (b, 3, Hp, Wp)) -> word scores or probabilities
 # (b, Q, Hp, Wp)
@@ -113,32 +113,30 @@ def _cut(image: Tensor, slices: list[tuple[slice, slice]], patch: tuple[int, int
 
 @torch.no_grad()
 def encode_windows(
-    clip: nn.Module,
+    backbone: Backbone,
     image: Tensor,
     *,
     window: int | None = 224,
     stride: int = 112,
-    attention: str = "csa",
     batch: int = 8,
 ) -> WindowFeatures:
     """Dense features of every window of an image.
 
     Args:
-        clip: an open_clip CLIP with a VisionTransformer.
+        backbone: encodes them.
         image: (1, 3, H, W), resized and normalised; any size from one pixel on: windows that are
             no multiple of the patch (small images) are padded with `pad_to_multiple`.
         window, stride: pixels; window None takes the whole image at once.
-        attention: see `dense_features`.
         batch: windows encoded, and later scored, at once; bounds the memory, not the result.
     """
     if image.ndim != 4 or image.shape[:2] != (1, 3) or 0 in image.shape:
         raise ValueError(f"image must have shape (1, 3, H, W), got {tuple(image.shape)}")
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
-    patch = visual_tower(clip).patch_size
+    patch = (backbone.patch, backbone.patch)
     slices = window_slices(tuple(image.shape[2:]), window, stride)
     features = [
-        dense_features(clip, _cut(image, slices[start : start + batch], patch), attention)
+        backbone.encode(_cut(image, slices[start : start + batch], patch))
         for start in range(0, len(slices), batch)
     ]
     return WindowFeatures(

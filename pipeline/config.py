@@ -5,78 +5,50 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-DEFAULT_UPSAMPLER = "bilinear"
+from models.dense import DEFAULT_UPSAMPLER as DEFAULT_UPSAMPLER
+from models.dense import DENSE_FIELDS as DENSE_FIELDS
+from models.dense import DenseConfig
+from models.settings import setting
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PipelineConfig:
+@dataclass(frozen=True, kw_only=True)
+class PipelineConfig(DenseConfig):
     """How words become masks. Sizes in pixels of the original image, shares in 0…1.
+
+    The settings of the dense map are inherited; these are of the masks. A field with a help text
+    is an option of the programs.
 
     Raises:
         ValueError: on construction, naming the field, its value and what is valid.
     """
 
-    attention: str = "csa"  # CLIP's last block: csa, vanilla, maskclip
-    upsampler: str = DEFAULT_UPSAMPLER  # none, bilinear, bicubic, jbu, guided, loftup, anyup
-    upsampled: str | None = None  # features, scores or probabilities; None: what suits it
-    text_space: str | None = None  # LoftUp's way back to text: restored, channel_norm; None: preset
-    loftup_share: float | None = None  # of LoftUp's scores, the rest bilinear ones; None: preset
-    whole_image: bool = False  # stitch the windows' features and upsample once
-    use_pamr: bool = False  # refine the scores with PAMR
-    min_confidence: float = 0.7  # least class probability of a prompt region; 0 takes every pixel
-    min_region_size: int = 100  # least region size; 1 takes every region
-    strategy: str = "pole"  # where to click: pole, centroid, peak, multi
-    points_per_region: int = 3  # for "multi"
-    negative_points: int = 0  # per prompt, on other classes; 0 is off
-    prompt_box: bool = False  # also give SAM the region's box
-    prompt_mask: bool = True  # also give SAM the mask of the map around the region
-    mask_choice: str = "product"  # of SAM's three: by predicted iou × agreement, or one of them
-    min_score: float = 0.5  # below this predicted IoU the region is kept instead; 0 is off
-    min_agreement: float = 0.3  # below this IoU with the region, likewise; 0 is off
-    iou_threshold: float = 0.8  # masks of one class that overlap more are merged; 1 is off
-    precision: str = "float32"  # of the networks' products: float32, bfloat16
+    min_confidence: float = setting(
+        0.7, "least class probability of a prompt region", least=0, greatest=1
+    )
+    min_region_size: int = setting(100, "least region size, pixels", least=1)
+    strategy: str = setting(
+        "pole",
+        "where to click: pole, centroid, peak, multi",
+        choices=("pole", "centroid", "peak", "multi"),
+    )
+    points_per_region: int = setting(3, "clicks per region of the multi strategy", least=1)
+    negative_points: int = setting(0, "clicks per prompt on other classes", least=0)
+    prompt_box: bool = setting(False, "also give SAM 2 each region's box")
+    prompt_mask: bool = setting(True, "also give SAM 2 each region's mask")
+    # Of SAM's three masks: by predicted IoU × agreement with the region, or by one of them.
+    mask_choice: str = setting("product", choices=("product", "iou", "agreement"))
+    min_score: float = setting(
+        0.5, "below this predicted IoU a mask falls back to its region", least=0, greatest=1
+    )
+    min_agreement: float = setting(
+        0.3, "below this IoU with its region likewise", least=0, greatest=1
+    )
+    iou_threshold: float = setting(
+        0.8, "masks of one class that overlap more are merged", least=0, greatest=1
+    )
 
-    def __post_init__(self) -> None:
-        # Not at the top: the programs list the defaults in --help, which need not load torch.
-        from models.clip_dense import ATTENTIONS
-        from models.device import PRECISIONS
-        from models.upsamplers.registry import (
-            TEXT_SPACES,
-            UPSAMPLED,
-            UPSAMPLERS,
-            check_upsampled,
-        )
 
-        from .masks import RULES
-        from .points import STRATEGIES
-
-        choices = {
-            "attention": ATTENTIONS,
-            "upsampler": tuple(UPSAMPLERS),
-            "upsampled": (None, *UPSAMPLED),
-            "text_space": (None, *TEXT_SPACES),
-            "strategy": tuple(STRATEGIES),
-            "mask_choice": RULES,
-            "precision": PRECISIONS,
-        }
-        for field, valid in choices.items():
-            value = getattr(self, field)
-            if value not in valid:
-                names = ", ".join(v for v in valid if v)
-                raise ValueError(f"unknown {field} {value!r}; valid: {names}")
-        check_upsampled(self.upsampler, self.upsampled)
-        for field in ("min_confidence", "min_score", "min_agreement", "iou_threshold"):
-            value = getattr(self, field)
-            if not 0 <= value <= 1:
-                raise ValueError(f"{field} must be between 0 and 1, got {value}")
-        for field, least in (
-            ("min_region_size", 1),
-            ("points_per_region", 1),
-            ("negative_points", 0),
-        ):
-            value = getattr(self, field)
-            if value < least:
-                raise ValueError(f"{field} must be at least {least}, got {value}")
-
-    def to_dict(self) -> dict[str, object]:
-        return dataclasses.asdict(self)
+# What shapes the masks, not the dense map.
+FINAL_FIELDS = tuple(
+    field.name for field in dataclasses.fields(PipelineConfig) if field.name not in DENSE_FIELDS
+)

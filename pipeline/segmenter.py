@@ -8,53 +8,65 @@ Shapes: K classes, M masks, H×W pixels of the original image.
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.metadata
 import os
-import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
-from models.device import check_precision, clock
+from models.dense import Dense, DenseResult, EncodedImage
+from models.device import clock
 from models.images import ImageSource
-from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
-from models.presets import DEFAULT_ANYUP, Preset, get_preset
+from models.networks import Networks
+from models.presets import Preset
 from models.sam2_masks import Sam2Masks
-from models.sclip_segmentor import DenseResult, EncodedImage, SCLIPSegmentor
-from models.upsamplers.base import Upsampler, upsampler_name
+from models.upsamplers.base import Upsampler
+from models.upsamplers.registry import upsampler_choice
 from models.vocabulary import Vocabulary
-from models.weights import load_sam2
 
-from .config import PipelineConfig
+from .config import DENSE_FIELDS, PipelineConfig
+from .files.label_png import label_dtype
 from .masks import merge_overlapping, resolve_label_map
 from .prompts import Prompt, extract_prompt_points_from_upsampled
+from .record import environment, made_with
 from .result import Segmentation
 from .sam2_prompting import masks_from_prompts
 
-_PACKAGES = ("torch", "open_clip_torch", "sam2", "numpy")
-
 
 class Segmenter:
-    """Owns the models; `segment` any number of images.
+    """Networks and a configuration; `segment` any number of images.
 
     Args:
-        segmentor: makes the dense map.
-        sam: makes the masks.
-        config: how.
-        names: what the models are, for the result's settings.
+        networks: of a preset; what the configuration needs is loaded here.
+        config: settings; what is None is settled by the preset.
+        sam: SAM 2 with an image of its own; None shares the networks'.
+        dense: a dense step of one's own instead of `models.dense.Dense`.
+
+    Attributes:
+        config: no setting is None.
+        dense: the dense step under these settings.
+
+    Raises:
+        ValueError, WeightsNotFoundError, WeightsError: see `Networks.load`.
     """
 
     def __init__(
         self,
-        segmentor: SCLIPSegmentor,
-        sam: Sam2Masks,
+        networks: Networks,
         config: PipelineConfig | None = None,
-        names: dict[str, str] | None = None,
+        *,
+        sam: Sam2Masks | None = None,
+        dense: Dense | None = None,
     ) -> None:
-        self.segmentor, self.sam = segmentor, sam
-        self.config = config or PipelineConfig()
-        self.names = names or {}
+        self.networks = networks
+        self.config = (config or PipelineConfig()).resolved(networks.preset)
+        networks.load(self.config, sam=True)
+        if dense is None:
+            self.dense = Dense(networks, self.config)
+        else:
+            self.dense = dense.with_config(**{f: getattr(self.config, f) for f in DENSE_FIELDS})
+        self._own_sam = sam
 
     @classmethod
     def from_preset(
@@ -87,38 +99,33 @@ class Segmenter:
             WeightsNotFoundError, WeightsError: see `models.weight_files`.
         """
         config = config or PipelineConfig()
-        if upsampler is None and use_loftup is None:
-            upsampler = config.upsampler
-        preset = get_preset(name) if isinstance(name, str) else name
-        segmentor = LoftUpSCLIPSegmentor(
+        chosen = upsampler_choice(upsampler, use_loftup, "")
+        networks = Networks(
+            name,
             device,
-            use_loftup=use_loftup,
-            loftup_model_name=loftup,
-            use_pamr=config.use_pamr,
-            verbose=False,
-            preset=preset,
-            attention=config.attention,
-            upsampler=upsampler,
-            upsampled=config.upsampled,
-            anyup_model=anyup,
-            whole_image=config.whole_image,
-            text_space=config.text_space,
-            loftup_share=config.loftup_share,
-            precision=config.precision,
+            weights={"loftup": loftup, "anyup": anyup},
+            model_cfg=model_cfg,
+            checkpoint=checkpoint,
         )
-        if isinstance(segmentor.upsampler, str):
-            config = dataclasses.replace(config, upsampler=segmentor.upsampler)
-        sam = load_sam2(preset.sam, model_cfg=model_cfg, checkpoint=checkpoint)
-        names = {
-            "preset": preset.name,
-            "device": str(segmentor.device),
-            "protocol": segmentor.protocol.name,
-            "loftup": str(loftup or preset.loftup) if segmentor.use_loftup else "off",
-            "anyup": str(anyup or DEFAULT_ANYUP) if segmentor.upsampler == "anyup" else "off",
-            "sam2": os.path.basename(str(model_cfg or preset.sam.model_cfg)),
-        }
-        dtype = check_precision(config.precision, segmentor.device)
-        return cls(segmentor, Sam2Masks(sam.to(segmentor.device), dtype=dtype), config, names)
+        changes = {"upsampler": chosen} if chosen not in ("", config.upsampler) else {}
+        return cls(networks, config.changed(**changes))
+
+    def with_config(self, *, sam: Sam2Masks | None = None, **changes: Any) -> Segmenter:
+        """The same networks under other settings, fields of `PipelineConfig`.
+
+        Args:
+            sam: SAM 2 with an image of its own; None keeps this segmenter's.
+            changes: of the settings; another upsampler upsamples what suits it.
+
+        Raises:
+            ValueError: a setting there is not, or a value it does not have.
+        """
+        config = self.config.changed(**changes)
+        return type(self)(self.networks, config, sam=sam or self._own_sam, dense=self.dense)
+
+    @property
+    def sam(self) -> Sam2Masks:
+        return self._own_sam or self.networks.sam(self.dense.dtype)
 
     def vocabulary(
         self,
@@ -141,7 +148,7 @@ class Segmenter:
                 )
             return words
         if background is None:
-            background = self.segmentor.protocol.background
+            background = self.dense.protocol.background
         return Vocabulary.parse(words, background, not_words=not_words, thresholds=thresholds)
 
     def segment(
@@ -154,11 +161,12 @@ class Segmenter:
         thresholds: Mapping[str, float] | None = None,
         image_path: str | None = None,
         keep_probs: bool = False,
+        **changes: Any,
     ) -> Segmentation:
         """Find everything the words name.
 
         Args:
-            image: path, PIL image, (H, W, 3) uint8 RGB array, or what `segmentor.encode` gave.
+            image: path, PIL image, (H, W, 3) uint8 RGB array, or what `dense.encode` gave.
             vocabulary: class names; one may carry synonyms, "sofa,couch"; "@file" reads a list.
             background: words for everything else; None takes the protocol's, () none. A
                 `Vocabulary` brings its own, as of the next two.
@@ -167,16 +175,24 @@ class Segmenter:
             thresholds: class name → its least confidence instead of the configuration's.
             image_path: for the result, where `image` is not a path itself.
             keep_probs: the result has `probs`, for instance for heat maps.
+            changes: any setting of the configuration for this call alone.
 
         Raises:
-            ValueError, FileNotFoundError: an image or a vocabulary that cannot be used.
+            ValueError, FileNotFoundError: an image, a vocabulary or a setting that cannot be used.
         """
-        words = self.vocabulary(vocabulary, background, not_words, thresholds)
-        encoded = image if isinstance(image, EncodedImage) else self.segmentor.encode(image)
+        segmenter = self.with_config(**changes) if changes else self
+        words = segmenter.vocabulary(vocabulary, background, not_words, thresholds)
+        dense = segmenter.dense
+        encoded = image if isinstance(image, EncodedImage) else dense.encode(image)
         if isinstance(image, str | os.PathLike):
             image_path = str(image)
-        dense = self.segmentor.dense(encoded, words)
-        return self.masks(encoded, dense, words, image_path=image_path, keep_probs=keep_probs)
+        return segmenter.masks(
+            encoded,
+            dense.dense(encoded, words),
+            words,
+            image_path=image_path,
+            keep_probs=keep_probs,
+        )
 
     def masks(
         self,
@@ -188,14 +204,56 @@ class Segmenter:
         keep_probs: bool = False,
     ) -> Segmentation:
         """The second half of `segment`: from a dense map to masks."""
-        prompts, seconds = self.prompts(dense, words)
-        timings = dense.timings | {"prompts": seconds}
+        timings = dict(dense.timings)
+        with self._timed(timings, "prompts"):
+            prompts = self.prompts(dense, words)
         if prompts:
-            start = clock(self.segmentor.device)
-            self.sam.set_image(encoded.image)
-            timings["sam_image"] = clock(self.segmentor.device) - start
-        start = clock(self.segmentor.device)
-        found = list(masks_from_prompts(self.sam, prompts, encoded.size, self.config))
+            with self._timed(timings, "sam_image"):
+                self.sam.set_image(encoded.image)
+        with self._timed(timings, "masks"):
+            found = list(masks_from_prompts(self.sam, prompts, encoded.size, self.config))
+            label_map, groups = self._merged(found, dense, words, encoded.size)
+            arrays = _arrays(found, groups, encoded.size)
+        return Segmentation(
+            label_map=label_map,
+            dense_map=_dense_map(dense, words),
+            class_names=words.class_names,
+            probs=_probs(dense, words) if keep_probs else None,
+            image_path=image_path,
+            timings=timings,
+            settings=self.record(words) | {"prompts": len(prompts)},
+            versions=environment(self.networks)["versions"],
+            **arrays,
+        )
+
+    def record(self, words: Vocabulary) -> dict[str, Any]:
+        """What results are made with, and where; see `pipeline.record`."""
+        place = environment(self.networks)
+        del place["versions"]  # results have a place of their own for them
+        return made_with(self.networks, self.config, words, final=True) | place
+
+    def prompts(self, dense: DenseResult, words: Vocabulary) -> list[Prompt]:
+        """Where to click, from a dense map."""
+        return extract_prompt_points_from_upsampled(
+            dense.labels,
+            dense.probs.transpose(1, 2, 0),
+            words.competitors,
+            words.confidences(self.config.min_confidence),
+            self.config.min_region_size,
+            strategy=self.config.strategy,
+            points_per_region=self.config.points_per_region,
+            negative_points=self.config.negative_points,
+            background_idx=words.background_index,
+        )
+
+    def _merged(
+        self,
+        found: list[dict[str, Any]],
+        dense: DenseResult,
+        words: Vocabulary,
+        size: tuple[int, int],
+    ) -> tuple[np.ndarray, list[list[int]]]:
+        """The label map, and which masks are one thing each, without what is not wanted."""
         groups = merge_overlapping(
             [f["mask_region"] for f in found],
             [f["class_idx"] for f in found],
@@ -208,82 +266,52 @@ class Segmenter:
             [f["class_idx"] for f in kept],
             [f["score"] for f in kept],
             dense.probs,
-            encoded.size,
+            size,
         )
         # What is not wanted has won its pixels; here it goes.
         label_map[label_map > len(words)] = 0
-        groups = [group for group in groups if found[group[0]]["class_idx"] < len(words)]
-        kept = [found[group[0]] for group in groups]
-        points = [[p for i in group for p in found[i]["points"]] for group in groups]
-        regions = [f["mask_region"] for f in kept]
-        masks = np.zeros((len(kept), *encoded.size), bool)
-        for mask, region in zip(masks, regions, strict=True):
-            mask[region.window] = region.mask
-        timings["masks"] = clock(self.segmentor.device) - start
-        return Segmentation(
-            label_map=label_map,
-            dense_map=self._dense_map(dense, words),
-            masks=masks,
-            class_ids=np.array([f["class_idx"] for f in kept], np.int64),
-            scores=np.array([f["score"] for f in kept], np.float32),
-            confidences=np.array([f["confidence"] for f in kept], np.float32),
-            agreement=np.array([f["agreement"] for f in kept], np.float32),
-            boxes=np.array([r.box for r in regions], np.float32).reshape(-1, 4),
-            points=tuple(np.array(p, np.float32) for p in points),
-            sources=tuple(f["source"] for f in kept),
-            class_names=words.class_names,
-            probs=self._probs(dense, words) if keep_probs else None,
-            image_path=image_path,
-            timings=timings,
-            settings=self.names
-            | self.config.to_dict()
-            | {
-                "upsampler": upsampler_name(self.segmentor.upsampler),
-                "text_space": getattr(self.segmentor, "text_space", None),
-                "loftup_share": getattr(self.segmentor, "loftup_share", None),
-                "vocabulary": [list(group) for group in words.words],
-                "background": list(words.background),
-                "not_words": [list(group) for group in words.not_words],
-                "thresholds": words.own_thresholds,
-                "prompts": len(prompts),
-            },
-            versions=versions(),
-        )
+        wanted = [group for group in groups if found[group[0]]["class_idx"] < len(words)]
+        return label_map.astype(label_dtype(len(words))), wanted
 
-    def prompts(self, dense: DenseResult, words: Vocabulary) -> tuple[list[Prompt], float]:
-        """The prompts of a dense map, and the seconds it took to find them."""
-        start = clock(self.segmentor.device)
-        prompts = extract_prompt_points_from_upsampled(
-            dense.labels,
-            dense.probs.transpose(1, 2, 0),
-            words.competitors,
-            words.confidences(self.config.min_confidence),
-            self.config.min_region_size,
-            strategy=self.config.strategy,
-            points_per_region=self.config.points_per_region,
-            negative_points=self.config.negative_points,
-            background_idx=words.background_index,
-        )
-        return prompts, clock(self.segmentor.device) - start
-
-    @staticmethod
-    def _dense_map(dense: DenseResult, words: Vocabulary) -> np.ndarray:
-        """Labels in the result's coding: 0 not wanted or background, i + 1 class i."""
-        labels = dense.labels + 1
-        labels[labels > len(words)] = 0
-        return labels.astype(np.uint8)
-
-    @staticmethod
-    def _probs(dense: DenseResult, words: Vocabulary) -> np.ndarray:
-        """Probabilities of the classes and the background, without what is not wanted."""
-        if not words.not_words:
-            return dense.probs
-        count = len(words)
-        return np.delete(dense.probs, np.s_[count : count + len(words.not_words)], axis=0)
+    @contextmanager
+    def _timed(self, timings: dict[str, float], stage: str) -> Iterator[None]:
+        start = clock(self.networks.device)
+        yield
+        timings[stage] = clock(self.networks.device) - start
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and the packages that a result depends on."""
-    return {"python": platform.python_version()} | {
-        name: importlib.metadata.version(name) for name in _PACKAGES
+def _arrays(
+    found: list[dict[str, Any]], groups: list[list[int]], size: tuple[int, int]
+) -> dict[str, Any]:
+    """Arrays of the result, of the best mask of each group; its clicks are all of the group's."""
+    kept = [found[group[0]] for group in groups]
+    points = [[p for i in group for p in found[i]["points"]] for group in groups]
+    regions = [f["mask_region"] for f in kept]
+    masks = np.zeros((len(kept), *size), bool)
+    for mask, region in zip(masks, regions, strict=True):
+        mask[region.window] = region.mask
+    return {
+        "masks": masks,
+        "class_ids": np.array([f["class_idx"] for f in kept], np.int64),
+        "scores": np.array([f["score"] for f in kept], np.float32),
+        "confidences": np.array([f["confidence"] for f in kept], np.float32),
+        "agreement": np.array([f["agreement"] for f in kept], np.float32),
+        "boxes": np.array([r.box for r in regions], np.float32).reshape(-1, 4),
+        "points": tuple(np.array(p, np.float32) for p in points),
+        "sources": tuple(f["source"] for f in kept),
     }
+
+
+def _dense_map(dense: DenseResult, words: Vocabulary) -> np.ndarray:
+    """Labels in the result's coding: 0 not wanted or background, i + 1 class i."""
+    labels = dense.labels + 1
+    labels[labels > len(words)] = 0
+    return labels.astype(label_dtype(len(words)))
+
+
+def _probs(dense: DenseResult, words: Vocabulary) -> np.ndarray:
+    """Probabilities of the classes and the background, without what is not wanted."""
+    if not words.not_words:
+        return dense.probs
+    count = len(words)
+    return np.delete(dense.probs, np.s_[count : count + len(words.not_words)], axis=0)

@@ -1,16 +1,17 @@
-"""What LoftUp's training has to know of a network whose features it upsamples.
+"""The interface of networks that give every patch of an image a vector.
 
 Shapes: B images, C channels, h×w cells, H×W pixels, multiples of the patch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from ..text import Tokenizer
@@ -58,6 +59,7 @@ class Backbone:
         encode: normalised images (B, 3, H, W) -> (B, C, h, w).
         text: None where the features cannot be compared with words.
         weights: where they come from, for the record.
+        second: the network whose features its dense method needs, if any.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Backbone:
     encode: Callable[[Tensor], Tensor]
     text: TextSide | None = None
     weights: str = "published"
+    second: Backbone | None = None
 
     def normalise(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 to the network's input."""
@@ -78,6 +81,19 @@ class Backbone:
     def features(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> (B, C, h, w) float32, before any normalisation of the features."""
         return self.encode(self.normalise(images)).float()
+
+    def encode_resized(self, images: Tensor, size: Sequence[int], patch: int) -> Tensor:
+        """Features of images that another network sees in patches of `patch` pixels.
+
+        They are resized so that this network's patches lie on the other's.
+
+        Args:
+            images: (B, 3, H, W) in 0…1, of the other network's `size` (H, W).
+        """
+        height, width = (side // patch * self.patch for side in size)
+        if tuple(size) != (height, width):
+            images = F.interpolate(images, (height, width), mode="bilinear", antialias=True)
+        return self.encode(normalise(images, self.mean, self.std)).float()
 
     def check_side(self, side: int) -> None:
         """ValueError unless images of this side have whole patches."""

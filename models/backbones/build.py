@@ -1,4 +1,4 @@
-"""The networks whose features LoftUp learns to upsample, by name.
+"""The networks that give every patch of an image a vector, by name.
 
     tiny, vit-b16               the CLIP of a preset, see `models.presets`
     open_clip:NAME_OR_FOLDER    a CLIP of open_clip's classes with a checkpoint of one's own
@@ -19,17 +19,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.clip_dense import ATTENTIONS, dense_features, visual_tower
-from models.presets import (
+from ..clip_dense import dense_features, visual_tower
+from ..dense_methods import get_method
+from ..presets import (
     PRESETS,
     ClipPreset,
     Source,
     get_preset,
 )
-from models.weight_files import WeightsNotFoundError, read_state_dict, resolve
-from models.weights import build_clip, load_clip, load_strictly
-
-from .base import Backbone, TextSide
+from ..text import Tokenizer
+from ..weight_files import WeightsNotFoundError, read_state_dict, resolve
+from ..weights import build_clip, load_clip, load_strictly
+from .base import Backbone, TextSide, denormalise
 
 CLIP_WEIGHTS = "open_clip_model.safetensors"  # beside a folder's open_clip_config.json
 
@@ -46,7 +47,7 @@ def build_backbone(
 
     Args:
         spec: see the module's docstring.
-        attention: variant of CLIP's last block, one of `ATTENTIONS`; None is "csa".
+        attention: variant of CLIP's last block, one of `METHODS`; None is "csa".
         checkpoint: weights file; None takes the preset's, the folder's or the hub's.
         random_weights: load nothing, the same random values every time (tests and dry runs).
         device: where it computes.
@@ -67,8 +68,8 @@ def build_backbone(
             raise ValueError(f"--attention {attention} is for CLIP, {spec} has one way: drop it")
         backbone = _timm(spec, name, checkpoint, random_weights, device)
         return dataclasses.replace(backbone, weights=weights)
-    if attention is not None and attention not in ATTENTIONS:
-        raise ValueError(f"unknown attention {attention!r}; valid: {', '.join(ATTENTIONS)}")
+    if attention is not None:
+        get_method(attention)
     if kind == "open_clip" and name:
         preset = _custom_clip(name, checkpoint, random_weights)
     elif spec in PRESETS:
@@ -107,17 +108,50 @@ def _clip(
     else:
         clip, tokenizer = load_clip(preset)
     clip.to(device).eval().requires_grad_(False)
+    return clip_backbone(spec, clip, tokenizer, attention, device=device)
+
+
+def clip_backbone(
+    name: str,
+    clip: nn.Module,
+    tokenizer: Tokenizer,
+    attention: str = "csa",
+    *,
+    device: torch.device | str = "cpu",
+) -> Backbone:
+    """A CLIP as a backbone, its last block changed by one of the dense methods.
+
+    Where the method needs a second network, that is loaded too and shown the same images.
+
+    Args:
+        name: of the CLIP.
+        clip: where it is to compute.
+        tokenizer: of `clip`.
+        attention: one of `models.dense_methods.METHODS`.
+        device: of a second network.
+    """
+    method = get_method(attention)
     visual = visual_tower(clip)
-    patch = _square_patch(spec, visual.patch_size)
+    patch = _square_patch(name, visual.patch_size)
+    mean, std = visual.image_mean, visual.image_std
+    encode = functools.partial(dense_features, clip, attention=attention)
+    second = build_backbone(method.proxy, device=device) if method.proxy else None
+    if second is not None:
+
+        def encode(images: Tensor) -> Tensor:
+            proxy = second.encode_resized(denormalise(images, mean, std), images.shape[2:], patch)
+            return dense_features(clip, images, attention, proxy)
+
     return Backbone(
-        name=f"{spec} ({attention})",
+        name=f"{name} ({attention})",
         dim=visual.ln_post.normalized_shape[0] if visual.proj is None else visual.proj.shape[1],
         patch=patch,
-        mean=visual.image_mean,
-        std=visual.image_std,
+        mean=mean,
+        std=std,
         model=clip,
-        encode=functools.partial(dense_features, clip, attention=attention),
+        encode=encode,
         text=TextSide(clip, tokenizer),
+        second=second,
     )
 
 
@@ -194,7 +228,5 @@ def _same_chance() -> Iterator[None]:
 
 def _square_patch(spec: str, patch_size: tuple[int, int]) -> int:
     if patch_size[0] != patch_size[1]:
-        raise ValueError(
-            f"{spec} has patches of {patch_size} pixels; LoftUp training wants squares"
-        )
+        raise ValueError(f"{spec} has patches of {patch_size} pixels; only squares will do")
     return patch_size[0]

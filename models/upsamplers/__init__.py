@@ -7,7 +7,7 @@ asked for: the table alone needs no torch.
 from .registry import UPSAMPLERS as UPSAMPLERS
 from .registry import load_upsampler as load_upsampler
 
-_BASE = ("LinearUpsampler", "Resize", "Upsampler", "upsampler_name")
+_BASE = ("LinearUpsampler", "Resize", "Upsampler")
 
 
 def __getattr__(name: str) -> object:

@@ -12,6 +12,9 @@ H W pixels of the output. A guide is RGB, 0…1.
 
 from __future__ import annotations
 
+import hashlib
+import os
+import sys
 from collections.abc import Callable, Iterator
 
 from torch import Tensor
@@ -112,9 +115,11 @@ class Resize(LinearUpsampler):
 class OwnUpsampler(Upsampler):
     """A user's own upsampler, its answers checked: a function, or a subclass of `Upsampler`."""
 
-    def __init__(self, own: Upsampler | Callable[[Tensor, Tensor, Size], Tensor]) -> None:
+    def __init__(
+        self, own: Upsampler | Callable[[Tensor, Tensor, Size], Tensor], name: str = ""
+    ) -> None:
         self.own = own
-        self.name = upsampler_name(own)
+        self.name = name or getattr(own, "__name__", type(own).__name__)
         self.upsampled = own.upsampled if isinstance(own, Upsampler) else "features"
 
     def upsample(self, features: Tensor, guide: Tensor, size: Size) -> Tensor:
@@ -150,6 +155,17 @@ class OwnUpsampler(Upsampler):
             )
         return mixed
 
+    @property
+    def code(self) -> str | None:
+        """SHA-256 of the file it is written in; None where that cannot be told."""
+        function = getattr(self.own, "__code__", None)
+        module = sys.modules.get(type(self.own).__module__)
+        file = function.co_filename if function else getattr(module, "__file__", None)
+        if not file or not os.path.isfile(file):
+            return None
+        with open(file, "rb") as source:
+            return hashlib.sha256(source.read()).hexdigest()[:16]
+
     def _checked(self, found: object, features: Tensor, channels: int, size: Size) -> Tensor:
         expected = (features.shape[0], channels, *size)
         if not isinstance(found, Tensor) or tuple(found.shape) != expected:
@@ -171,12 +187,3 @@ def fit_guide(guide: Tensor, size: Size) -> Tensor:
     if tuple(guide.shape[2:]) == tuple(size):
         return guide.float()
     return F.interpolate(guide.float(), size, mode="bilinear", antialias=True)
-
-
-def upsampler_name(upsampler: object) -> str:
-    """What to call it in results and messages."""
-    if isinstance(upsampler, str):
-        return upsampler
-    if isinstance(upsampler, OwnUpsampler):
-        return upsampler.name
-    return getattr(upsampler, "__name__", type(upsampler).__name__)

@@ -6,7 +6,9 @@ Nothing heavy is imported before an upsampler is built, so programs can list the
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -37,6 +39,8 @@ class UpsamplerRow:
             whose features it is for (None: any); None where nothing was trained.
         published: names of weights that can be fetched, for all backbones together.
         weights_help: of its option --NAME-model.
+        scales_colours: it takes colours of any scale and scales them itself: it is given the
+            normalised image, as undoing that would round.
     """
 
     meaning: str
@@ -45,6 +49,7 @@ class UpsamplerRow:
     network: Callable[[Weights | None, Preset | None], nn.Module] | None = None
     published: tuple[str, ...] = ()
     weights_help: str = ""
+    scales_colours: bool = False
 
 
 def _resize(mode: str) -> Callable[..., Upsampler]:
@@ -118,6 +123,7 @@ UPSAMPLERS: dict[str, UpsamplerRow] = {
         network=_loftup_network,
         published=tuple(LOFTUPS),
         weights_help="LoftUp name or weights file (default: the preset's)",
+        scales_colours=True,
     ),
     "anyup": UpsamplerRow(
         meaning="features upsampled by AnyUp, then scored",
@@ -140,6 +146,14 @@ def get_row(name: str) -> UpsamplerRow:
     if name not in UPSAMPLERS:
         raise ValueError(f"unknown upsampler {name!r}; valid: {', '.join(UPSAMPLERS)}")
     return UPSAMPLERS[name]
+
+
+def upsampler_name(upsampler: object) -> str:
+    """What to call it in results and messages."""
+    if isinstance(upsampler, str):
+        return upsampler
+    name = getattr(upsampler, "name", None) or getattr(upsampler, "__name__", None)
+    return name or type(upsampler).__name__
 
 
 def upsampled_by(upsampler: str | Upsampler | Callable) -> tuple[str, ...]:
@@ -165,8 +179,6 @@ def check_upsampled(upsampler: str | Upsampler | Callable, upsampled: str | None
         return
     if upsampled not in UPSAMPLED:
         raise ValueError(f"unknown upsampled {upsampled!r}; valid: {', '.join(UPSAMPLED)}")
-    from .base import upsampler_name
-
     raise ValueError(
         f"upsampler {upsampler_name(upsampler)} upsamples {' or '.join(able)}, not {upsampled}: "
         f"take upsampled {able[0]!r} or another upsampler"
@@ -206,7 +218,7 @@ def load_upsampler(
     return row.build(network.to(device), "restored", torch.float32)
 
 
-def as_upsampler(own: object) -> Upsampler:
+def as_upsampler(own: object, name: str = "") -> Upsampler:
     """A user's own upsampler, with its answers checked.
 
     Raises:
@@ -221,4 +233,56 @@ def as_upsampler(own: object) -> Upsampler:
             f"upsampler must be one of {', '.join(UPSAMPLERS)}, a function (features, guide, size) "
             f"or an object of a subclass of Upsampler, got {own!r}"
         )
-    return OwnUpsampler(own)
+    return OwnUpsampler(own, name)
+
+
+def load_own(text: str) -> tuple[str, Upsampler]:
+    """An upsampler of one's own from a Python file: "[name=]path/to/file.py:name".
+
+    Args:
+        text: names a function or a subclass of `Upsampler` (which is then made without arguments)
+            in a file, and how it is to be called; else it is called as there.
+
+    Returns:
+        What it is called, and the upsampler, its answers checked.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file has no such name, fails to load, or it is no upsampler.
+    """
+    name, _, place = text.rpartition("=")
+    path, _, attribute = place.rpartition(":")
+    if not path.endswith(".py") or not attribute.isidentifier():
+        raise ValueError(f"own upsampler {text!r}: expected NAME=path/to/file.py:function_or_class")
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"own upsampler {text!r}: there is no file {path}")
+    spec = importlib.util.spec_from_file_location(f"own_upsampler_{attribute}", path)
+    assert spec is not None and spec.loader is not None, "it ends in .py"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+        own = getattr(module, attribute)
+        own = own() if isinstance(own, type) else own
+    except Exception as error:  # whatever the user's file does
+        reason = " ".join(str(error).split())
+        raise ValueError(f"own upsampler {text!r}: {type(error).__name__}: {reason}") from error
+    return name or attribute, as_upsampler(own, name or attribute)
+
+
+def upsampler_choice(
+    upsampler: str | Upsampler | Callable | None, use_loftup: bool | None, default: str
+) -> str | Upsampler | Callable:
+    """What `upsampler` and its short form `use_loftup` say together.
+
+    Raises:
+        ValueError: they contradict each other.
+    """
+    if upsampler is None:
+        return default if use_loftup is None else "loftup" if use_loftup else "bilinear"
+    if use_loftup is not None and use_loftup != (upsampler == "loftup"):
+        raise ValueError(
+            f"use_loftup={use_loftup} contradicts upsampler {upsampler_name(upsampler)!r}: give "
+            "one of them"
+        )
+    return upsampler

@@ -12,11 +12,10 @@ Shapes: H×W image pixels, K classes. In label maps 0 is "nothing named", i + 1 
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,8 @@ import numpy as np
 
 from models.images import ImageSource
 from models.presets import GRID_PROMPTS
+from models.upsamplers.base import Upsampler
+from models.upsamplers.registry import upsampler_name
 from models.vocabulary import Vocabulary
 
 from ..drawing.overlay import shorten
@@ -84,7 +85,7 @@ class Comparison:
         rows: list[tuple[str, ...]] = [("", *names)]
         if "loftup" in arms:
             shares = (
-                100 * result.settings["loftup_share"] if arm == "loftup" else 0.0
+                100 * result.settings["config"]["loftup_share"] if arm == "loftup" else 0.0
                 for arm, result in self.results.items()
             )
             rows.append(("LoftUp's share of the scores, %", *(_number(s, 0) for s in shares)))
@@ -118,36 +119,39 @@ def compare(
     image: ImageSource,
     vocabulary: Sequence[str] | Vocabulary,
     *,
-    upsamplers: tuple[str, str] = ARMS,
+    upsamplers: tuple[str | Upsampler | Callable, str | Upsampler | Callable] = ARMS,
     background: Sequence[str] | None = None,
     image_path: str | None = None,
 ) -> Comparison:
     """Segment an image by two upsamplers, without and with LoftUp unless others are given.
 
     Args:
-        segmenter: has loaded the networks that the upsamplers need, for the two by default with
-            `use_loftup=True`. Its own upsampler is taken as it was loaded.
-        upsamplers: two names of `models.upsamplers.UPSAMPLERS`.
+        segmenter: whose networks and other settings both share.
+        upsamplers: two names of `models.upsamplers.UPSAMPLERS`, or one's own.
         image, vocabulary, background, image_path: as `Segmenter.segment` takes them.
 
     Raises:
-        ValueError, FileNotFoundError: an image or a vocabulary that cannot be used, or a segmenter
-            without a network that is needed.
+        ValueError, FileNotFoundError: an image or a vocabulary that cannot be used, twice the same
+            upsampler, or weights that are missing.
     """
-    for name, network in (("LoftUp", "loftup"), ("AnyUp", "anyup")):
-        if network in upsamplers and not hasattr(segmenter.segmentor, network):
-            how = "use_loftup=True" if network == "loftup" else "upsampler='anyup'"
-            raise ValueError(f"the segmenter has no {name}; load it with {how}")
+    arms = {upsampler_name(upsampler): upsampler for upsampler in upsamplers}
+    if len(arms) != len(upsamplers):
+        raise ValueError(
+            f"both upsamplers are called {next(iter(arms))!r}: give two different ones"
+        )
+    segmenters = [with_upsampler(segmenter, upsampler) for upsampler in upsamplers]
     words = segmenter.vocabulary(vocabulary, background)
-    encoded = segmenter.segmentor.encode(image)
+    encoded = segmenter.dense.encode(image)
     if image_path is None and isinstance(image, str | Path):
         image_path = str(image)
-    results = []
-    for arm in (with_upsampler(segmenter, name) for name in upsamplers):
-        dense = arm.segmentor.dense(encoded, words)
-        results.append(arm.masks(encoded, dense, words, image_path=image_path))
-    without, with_loftup = _as_if_alone(*results)
-    metrics = measure(without, with_loftup, upsamplers)
+    without, with_loftup = _as_if_alone(
+        *(
+            arm.masks(encoded, arm.dense.dense(encoded, words), words, image_path=image_path)
+            for arm in segmenters
+        )
+    )
+    first, second = arms
+    metrics = measure(without, with_loftup, (first, second))
     return Comparison(without=without, with_loftup=with_loftup, metrics=metrics)
 
 
@@ -204,15 +208,11 @@ def measure(
     return {"arms": arms, "agreement": agreement}
 
 
-def with_upsampler(segmenter: Segmenter, name: str) -> Segmenter:
-    """The same networks, another upsampler, which enlarges what suits it."""
-    if name == segmenter.segmentor.upsampler:
+def with_upsampler(segmenter: Segmenter, upsampler: str | Upsampler | Callable) -> Segmenter:
+    """The same networks and settings but for the upsampler, if it is another."""
+    if upsampler == segmenter.config.upsampler:
         return segmenter
-    segmentor = copy.copy(segmenter.segmentor)
-    segmentor.upsampler, segmentor.upsampled = name, None
-    config = dataclasses.replace(segmenter.config, upsampler=name, upsampled=None)
-    off = {network: "off" for network in ("loftup", "anyup") if network != name}
-    return Segmenter(segmentor, segmenter.sam, config, segmenter.names | off)
+    return segmenter.with_config(upsampler=upsampler)
 
 
 def _as_if_alone(*results: Segmentation) -> list[Segmentation]:

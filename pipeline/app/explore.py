@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from models.dense import DenseResult, EncodedImage
 from models.sam2_masks import Sam2Masks
-from models.sclip_segmentor import DenseResult, EncodedImage
 from models.vocabulary import Vocabulary, parse_thresholds
 
 from ..drawing.overlay import OPACITY, draw_overlay
@@ -140,10 +140,9 @@ class Explorer:
             visit = self._visit(question)
             segmenter = self.arms[arm]
             if arm not in visit.dense:
-                visit.dense[arm] = segmenter.segmentor.dense(visit.encoded, visit.words)
+                visit.dense[arm] = segmenter.dense.dense(visit.encoded, visit.words)
             if arm not in visit.results or visit.results[arm][0] != confidence:
-                config = dataclasses.replace(segmenter.config, min_confidence=confidence)
-                own = Segmenter(segmenter.segmentor, visit.sam, config, segmenter.names)
+                own = segmenter.with_config(sam=visit.sam, min_confidence=confidence)
                 name = Path(question.image).name
                 found = own.masks(visit.encoded, visit.dense[arm], visit.words, image_path=name)
                 visit.results[arm] = confidence, found
@@ -163,8 +162,8 @@ class Explorer:
                 question.words, not_words=question.not_words, thresholds=question.thresholds
             )
             if visit is None or visit.question.image != question.image:
-                encoded = segmenter.segmentor.encode(question.image)
-                visit = _Visit(question, words, encoded, Sam2Masks(segmenter.sam.model))
+                encoded = segmenter.dense.encode(question.image)
+                visit = _Visit(question, words, encoded, segmenter.networks.own_sam())
             elif _scored(visit.words) != _scored(words):
                 visit.dense = {}
             visit.question, visit.words, visit.results = question, words, {}

@@ -16,7 +16,6 @@ heat maps. A run that was interrupted, however roughly, continues with what is m
 from __future__ import annotations
 
 import csv
-import dataclasses
 import hashlib
 import io
 import os
@@ -28,15 +27,14 @@ from tqdm import tqdm
 
 from models.images import load_image
 from models.memory import is_out_of_memory
-from models.upsamplers.base import upsampler_name
 from models.vocabulary import Vocabulary
 
 from ..drawing.picture import save_picture
-from ..evaluation.arms import DENSE_ATTRIBUTES
-from ..evaluation.settings import claim_folder, fingerprints, read_json
 from ..exports.heatmaps import heatmap_files, save_heatmaps
 from ..files.atomic import WriteError, write_atomically
 from ..files.image_files import SUFFIXES, ImageFile, find_images
+from ..files.settings import claim_folder, read_json
+from ..record import made_with
 from ..result import write_json
 from ..segmenter import Segmenter
 
@@ -98,7 +96,7 @@ def segment_folder(
     words = segmenter.vocabulary(vocabulary, background, not_words, thresholds)
     outcomes: list[Outcome] = []
     try:
-        wanted = settings(segmenter, words)
+        wanted = made_with(segmenter.networks, segmenter.config, words, final=True)
         _claim(output, wanted, overwrite=overwrite)
         if heatmaps:
             _claim_heatmaps(heatmaps, wanted | {"results": str(output.resolve())}, overwrite)
@@ -166,25 +164,6 @@ def _check_folder(option: str, output: Path) -> None:
 def result_file(output: Path, kind: str, name: str) -> Path:
     """Where the result `kind` ("pictures", "labels" or "json") of an image is."""
     return output / kind / f"{name}{_KINDS[kind]}"
-
-
-def settings(segmenter: Segmenter, words: Vocabulary) -> dict[str, Any]:
-    """What decides the results, as far as the user does: not the device, nor versions."""
-    segmentor = segmenter.segmentor
-    dense = {name: getattr(segmentor, name, None) for name in DENSE_ATTRIBUTES}
-    dense["upsampler"] = upsampler_name(segmentor.upsampler)
-    others = [list(group) for group in words.not_words]
-    return {
-        "vocabulary": [list(group) for group in words.words],
-        "background": list(words.background),
-        # Not there if there are none: folders made before there could be any go on.
-        **({"not_words": others} if others else {}),
-        "thresholds": words.own_thresholds,
-        "preset": segmentor.preset.name,
-        "protocol": dataclasses.asdict(segmentor.protocol),
-        "pipeline": segmenter.config.to_dict() | dense,
-        "weights": fingerprints(segmentor, segmenter.sam),
-    }
 
 
 def _claim(output: Path, wanted: dict[str, Any], *, overwrite: bool) -> None:

@@ -7,20 +7,22 @@ import dataclasses
 import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from models.presets import (
-    ANYUPS,
-    DEFAULT_ANYUP,
     PRESETS,
     get_preset,
 )
 from models.protocols import get_protocol
+from models.upsamplers.registry import UPSAMPLERS, load_own
 from models.vocabulary import Vocabulary, parse_thresholds
 
 from ..config import DEFAULT_UPSAMPLER, PipelineConfig
 from ..files.atomic import check_replaceable, is_special
 from .program import run_main as run_main  # programs take it from here
+
+if TYPE_CHECKING:
+    from models.upsamplers.base import Upsampler
 
 
 class BundledScene(NamedTuple):
@@ -100,32 +102,59 @@ def add_model_options(parser: argparse.ArgumentParser, *, several: bool = False)
         help="SAM 2 configuration, as in the sam2 package (default: the preset's; "
         "sam2_hiera_l.yaml for vit-b16)",
     )
-    parser.add_argument("--loftup-model", help="LoftUp name or weights file (default: preset's)")
     parser.add_argument("--device", help="cuda, mps or cpu (default: the best available)")
     parser.add_argument("--verbose", action="store_true", help="log more; tracebacks of errors")
 
 
 def add_upsampler_options(parser: argparse.ArgumentParser) -> None:
-    """--upsampler, its short form --use-loftup, and AnyUp's weights."""
+    """--upsampler, its short form --use-loftup, and the weights of those that are trained."""
     parser.add_argument(
         "--upsampler",
         metavar="NAME",
-        help="from patches to pixels: none, bilinear, bicubic, jbu, guided, loftup, anyup "
-        f"(default: {DEFAULT_UPSAMPLER})",
+        help=f"from patches to pixels: {', '.join(UPSAMPLERS)}, or your own, "
+        f"path/to/file.py:function (default: {DEFAULT_UPSAMPLER})",
     )
     parser.add_argument("--use-loftup", action="store_true", help="short for --upsampler loftup")
-    parser.add_argument(
-        "--anyup-model",
-        help=f"AnyUp name ({', '.join(ANYUPS)}), weights file or address "
-        f"(default: {DEFAULT_ANYUP})",
-    )
+    add_weights_options(parser)
 
 
-def choose_upsampler(args: argparse.Namespace) -> str:
+def add_weights_options(parser: argparse.ArgumentParser) -> None:
+    """--NAME-model of every upsampler that is trained."""
+    for name, row in UPSAMPLERS.items():
+        if row.network is not None:
+            parser.add_argument(f"--{name}-model", help=row.weights_help)
+
+
+def given_weights(args: argparse.Namespace, used: Collection[str]) -> dict[str, str | None]:
+    """Upsampler → its weights, as the --NAME-model options say.
+
+    Raises:
+        ValueError: weights of an upsampler that is none of `used`.
+    """
+    weights = {
+        name: getattr(args, f"{name}_model") for name, row in UPSAMPLERS.items() if row.network
+    }
+    for name, given in weights.items():
+        if given and name not in used:
+            how = "--use-loftup" if name == "loftup" else f"--upsampler {name}"
+            raise ValueError(f"--{name}-model needs {how}: without it, it would not be used")
+    return weights
+
+
+def own_or_named(text: str) -> str | Upsampler:
+    """The upsampler that is typed: a name as it is, one's own loaded.
+
+    Raises:
+        ValueError, FileNotFoundError: see `load_own`.
+    """
+    return load_own(text)[1] if ".py:" in text else text
+
+
+def choose_upsampler(args: argparse.Namespace) -> str | Upsampler:
     """What --upsampler, --use-loftup and the options about weights say together.
 
     Raises:
-        ValueError: they contradict each other.
+        ValueError, FileNotFoundError: they contradict each other, or name no upsampler.
     """
     name = args.upsampler or ("loftup" if args.use_loftup else DEFAULT_UPSAMPLER)
     if args.use_loftup and name != "loftup":
@@ -133,68 +162,52 @@ def choose_upsampler(args: argparse.Namespace) -> str:
             f"--use-loftup is short for --upsampler loftup and contradicts --upsampler {name}: "
             "give one of them"
         )
-    if args.loftup_model and name != "loftup":
-        raise ValueError("--loftup-model needs --use-loftup: without it no LoftUp runs")
-    if args.anyup_model and name != "anyup":
-        raise ValueError("--anyup-model needs --upsampler anyup: without it no AnyUp runs")
-    return name
+    given_weights(args, (name,))
+    return own_or_named(name)
 
 
-_HELP = {
-    "min_confidence": "least class probability of a prompt region",
-    "min_region_size": "least region size, pixels",
-    "iou_threshold": "masks of one class that overlap more are merged",
-    "strategy": "where to click: pole, centroid, peak, multi",
-    "points_per_region": "clicks per region of the multi strategy",
-    "negative_points": "clicks per prompt on other classes",
-    "prompt_box": "also give SAM 2 each region's box",
-    "prompt_mask": "also give SAM 2 each region's mask",
-    "attention": "CLIP's last block: csa, vanilla, maskclip",
-    "upsampled": "what is enlarged: features, scores, probabilities",
-    "text_space": "how LoftUp's output meets the words: restored, channel_norm",
-    "loftup_share": "weight of LoftUp's scores against bilinear ones, 1 is LoftUp alone",
-    "whole_image": "upsample the whole image at once instead of window by window",
-    "use_pamr": "refine the scores with PAMR",
-    "min_score": "below this predicted IoU a mask falls back to its region",
-    "min_agreement": "below this IoU with its region likewise",
-    "precision": "of the networks' products: float32, or bfloat16 where the device gains by it",
-}
-
-
-def add_pipeline_options(
-    parser: argparse.ArgumentParser, names: Collection[str] = tuple(_HELP)
+def add_config_options(
+    parser: argparse.ArgumentParser,
+    config: type,
+    names: Collection[str] | None = None,
+    title: str = "pipeline",
 ) -> None:
-    """One option per setting of `PipelineConfig`, with its default; `names` limits them."""
-    group = parser.add_argument_group("pipeline")
-    for field in dataclasses.fields(PipelineConfig):
-        if field.name not in names:
+    """One option per field of a configuration that has a help text, with its default.
+
+    Args:
+        parser: gets them.
+        config: dataclass of `models.settings.setting` fields.
+        names: limits them; None takes all.
+        title: of the group in the help.
+    """
+    group = parser.add_argument_group(title)
+    for field in dataclasses.fields(config):
+        text = field.metadata.get("help")
+        if not text or (names is not None and field.name not in names):
             continue
         flag = "--" + field.name.replace("_", "-")
-        text = _HELP[field.name]
         if isinstance(field.default, bool):
+            shown = "on" if field.default else "off"
             group.add_argument(
                 flag,
                 action=argparse.BooleanOptionalAction,
                 default=field.default,
-                help=f"{text} (default: {'on' if field.default else 'off'})",
+                help=f"{text} (default: {shown})",
             )
-        elif field.default is None:
-            kind = float if "float" in field.type else str
-            whose = "the upsampler's" if field.name == "upsampled" else "the preset's"
-            group.add_argument(flag, type=kind, help=f"{text} (default: {whose})")
-        else:
-            group.add_argument(
-                flag,
-                type=type(field.default),
-                default=field.default,
-                help=f"{text} (default: %(default)s)",
-            )
+            continue
+        shown = field.metadata["whose"] if field.default is None else "%(default)s"
+        kind = type(field.default)
+        if field.default is None:
+            kind = float if "float" in str(field.type) else str
+        group.add_argument(
+            flag, type=kind, default=field.default, help=f"{text} (default: {shown})"
+        )
 
 
-def config_from_args(args: argparse.Namespace) -> PipelineConfig:
+def config_from_args(args: argparse.Namespace, **changes: Any) -> PipelineConfig:
     """The configuration that the options describe."""
     names = {field.name for field in dataclasses.fields(PipelineConfig)}
-    return PipelineConfig(**{k: v for k, v in vars(args).items() if k in names})
+    return PipelineConfig(**{k: v for k, v in vars(args).items() if k in names} | changes)
 
 
 def choose_preset(args: argparse.Namespace) -> str:

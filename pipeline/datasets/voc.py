@@ -21,8 +21,8 @@ from PIL import Image
 
 from models.images import load_image
 
-from ..evaluation.metrics import IGNORE
 from ..files.label_png import read_index_png
+from .base import GroundTruth
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -30,24 +30,12 @@ CLASSES = (
     "tvmonitor",
 )  # fmt: skip
 LABELS = ("background", *CLASSES)
+IGNORE = 255
 
 _OFFICIAL_SIZES = {"train": 1464, "val": 1449, "trainval": 2913}  # of VOC2012's lists
 _SWAPPED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 # What Pillow raises on damaged headers.
 _DAMAGED = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Truth:
-    """What is to be seen in one image.
-
-    Attributes:
-        labels: (H, W) uint8, 0…20 or 255.
-        objects: (H, W) uint8, 1…254 one object each; None where the data set has none.
-    """
-
-    labels: np.ndarray
-    objects: np.ndarray | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +55,14 @@ class VocDataset:
     ids: tuple[str, ...]
     listed: int
     has_objects: bool
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return LABELS
+
+    @property
+    def ignore(self) -> int:
+        return IGNORE
 
     @classmethod
     def open(
@@ -169,7 +165,7 @@ class VocDataset:
             return None
         return read_index_png(self._png("SegmentationObject", image_id))
 
-    def load_truth(self, image_id: str) -> Truth:
+    def load_truth(self, image_id: str) -> GroundTruth:
         """Labels and objects, checked against the size of the picture.
 
         Raises:
@@ -184,7 +180,7 @@ class VocDataset:
                     f"pixels (H×W), but its image '{self.image_path(image_id)}' is "
                     f"{height}×{width}; they must belong together"
                 )
-        return Truth(labels=labels, objects=objects)
+        return GroundTruth(labels=labels, objects=objects)
 
     def _png(self, folder: str, image_id: str) -> Path:
         return self.root / folder / f"{image_id}.png"
@@ -244,3 +240,8 @@ def _read_ids(path: Path) -> tuple[str, ...]:
 
 def _reason(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def open_voc(root: str | Path, split: str, limit: int | None) -> VocDataset:
+    """`VocDataset.open`, for the table of data sets."""
+    return VocDataset.open(root, split, limit)

@@ -1,7 +1,7 @@
 """What one arm scores on a data set: counts of its images, added up before ratios are taken.
 
-Labels are in VOC's coding: 0 background, i + 1 class i, 255 ignored. Percent everywhere.
-Shapes: N images, C labels (21).
+Labels are the data set's: 0 background, i + 1 class i. Percent everywhere.
+Shapes: N images, C labels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from models.presets import GRID_PROMPTS
 
-from ..datasets.voc import IGNORE, LABELS, Truth
+from ..datasets.base import Dataset, GroundTruth
 from ..result import decode_rle
 from .metrics import (
     class_accuracy,
@@ -32,10 +32,11 @@ METRICS = ("mIoU", "boundary_IoU", "edge_mIoU")
 class ArmScores:
     """Sums of one arm over the images, and what the bootstrap and the plots need of each."""
 
-    def __init__(self, first: int) -> None:
-        """`first` is the first label that is averaged: 0, or 1 without a background class."""
-        self.first = first
-        self.confusion = np.zeros((len(LABELS), len(LABELS)), np.int64)
+    def __init__(self, dataset: Dataset, *, background: bool = True) -> None:
+        """Of predictions on a data set; `background` says whether its label 0 is averaged."""
+        self.labels, self.ignore = dataset.labels, dataset.ignore
+        self.first = 0 if background else 1  # label that is averaged
+        self.confusion = np.zeros((len(self.labels), len(self.labels)), np.int64)
         self.counts: dict[str, list[np.ndarray]] = {name: [] for name in METRICS}  # N × (2, C)
         self.objects: list[ObjectScore] | None = None  # None: no object maps
         self.rows: list[dict[str, Any]] = []
@@ -43,7 +44,9 @@ class ArmScores:
         self.prompts = self.points = self.hits = 0
         self.masks: list[tuple[float, float, bool]] = []  # predicted IoU, true IoU, of SAM 2
 
-    def add(self, image_id: str, scores: ImageScores, record: dict[str, Any], truth: Truth) -> None:
+    def add(
+        self, image_id: str, scores: ImageScores, record: dict[str, Any], truth: GroundTruth
+    ) -> None:
         self.confusion += scores.confusion
         self.counts["mIoU"].append(iou_counts(scores.confusion))
         self.counts["edge_mIoU"].append(iou_counts(scores.edges))
@@ -62,11 +65,11 @@ class ArmScores:
         self.rows.append(row)
         self._add_masks(record, truth)
 
-    def _add_masks(self, record: dict[str, Any], truth: Truth) -> None:
+    def _add_masks(self, record: dict[str, Any], truth: GroundTruth) -> None:
         self.prompts += record.get("prompts") or 0
         for mask in record.get("masks", ()):
             for x, y in mask["points"]:
-                if truth.labels[y, x] != IGNORE:
+                if truth.labels[y, x] != self.ignore:
                     self.points += 1
                     self.hits += bool(truth.labels[y, x] == mask["label"])
             true_iou = mask_true_iou(
@@ -102,7 +105,8 @@ class ArmScores:
 
     def _by_name(self, values: np.ndarray) -> dict[str, float | None]:
         return {
-            name: rounded(v) for name, v in list(zip(LABELS, values, strict=True))[self.first :]
+            name: rounded(v)
+            for name, v in list(zip(self.labels, values, strict=True))[self.first :]
         }
 
     def _prompts(self) -> dict[str, float | int | None]:

@@ -22,14 +22,15 @@ from tqdm import tqdm
 
 from models.images import load_image
 
-from ..datasets.voc import VocDataset
+from ..datasets.base import Dataset
 from ..files.atomic import write_atomically
 from ..files.label_png import read_index_png, write_index_png
+from ..files.settings import read_json
 from ..result import encode_rle
 from .arms import Arm
 from .ranks import Ranks
 from .runner import ArmRunner, Prediction
-from .settings import claim, read_json
+from .settings import claim
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class Failure(NamedTuple):
 
 
 def predict(
-    dataset: VocDataset,
+    dataset: Dataset,
     runner: ArmRunner,
     arms: Sequence[Arm],
     folder: Path,
@@ -84,7 +85,7 @@ class _UnreadableError(Exception):
 
 
 def _predict_image(
-    dataset: VocDataset, runner: ArmRunner, arms: Sequence[Arm], folder: Path, image_id: str
+    dataset: Dataset, runner: ArmRunner, arms: Sequence[Arm], folder: Path, image_id: str
 ) -> None:
     path = dataset.image_path(image_id)
     try:

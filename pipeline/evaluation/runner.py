@@ -1,12 +1,11 @@
 """Runs the arms of a benchmark on images; what arms have in common is computed once.
 
-Label maps are in VOC's coding: 0 background, i + 1 class i, 255 ignored.
+Label maps are in the data set's coding: 0 background, i + 1 class i.
 Shapes: H×W pixels of the original image.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,21 +14,17 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from models.dense import DENSE_FIELDS, Dense, DenseConfig, DenseResult, EncodedImage, mixed
 from models.device import clock
+from models.networks import Networks
 from models.protocols import Protocol
-from models.sam2_masks import Sam2Masks
-from models.sclip_segmentor import DenseResult, EncodedImage, SCLIPSegmentor
-from models.upsamplers.base import upsampler_name
 
 from ..config import PipelineConfig
-from ..datasets.voc import CLASSES, IGNORE, Truth
+from ..datasets.base import GroundTruth
+from ..files.label_png import label_dtype
+from ..record import made_with
 from ..segmenter import Segmenter
-from .arms import (
-    DENSE_ATTRIBUTES,
-    FINAL_FIELDS,
-    UPSAMPLERS,
-    Arm,
-)
+from .arms import Arm
 from .oracles import masks_by_truth, masks_from_true_points
 
 
@@ -38,7 +33,7 @@ class Prediction:
     """What one arm says about one image.
 
     Attributes:
-        labels: (H, W) uint8 in VOC's coding, 0 background.
+        labels: (H, W) uint8 or uint16 in the data set's coding, 0 background.
         seconds: per stage, as if the arm had run alone.
         prompts: number of prompts; None for arms without.
         masks: per mask `label`, `score`, `source`, `points` [(x, y), …] and `mask` (H, W) bool.
@@ -54,57 +49,70 @@ class ArmRunner:
     """Runs arms on images; CLIP's features, text vectors and SAM 2's embedding are shared.
 
     Args:
-        segmentor: with LoftUp and AnyUp, if an arm needs them.
-        sam: None if no arm needs it.
-        protocol: words, windows and thresholds, with `class_names` among VOC's.
-        config: of the final masks.
+        dense: the dense step that arms change; one's own, if its subclass does it another way.
+        protocol: words, windows and thresholds, with `class_names` among the data set's.
+        labels: the data set's names of its labels, background first.
+        ignore: the label of its ground truth that is not scored.
+        config: of the final masks; the dense settings are those of `dense`.
     """
 
     def __init__(
         self,
-        segmentor: SCLIPSegmentor,
-        sam: Sam2Masks | None,
+        dense: Dense,
         protocol: Protocol,
+        labels: Sequence[str],
+        *,
+        ignore: int = 255,
         config: PipelineConfig | None = None,
     ) -> None:
-        self.sam, self.config = sam, config or PipelineConfig()
-        self.segmentor = copy.copy(segmentor)
-        self.segmentor.protocol = protocol
-        self.words = protocol.vocabulary()
-        # Result label (0 nothing named, i + 1 class i) → VOC label.
-        self.label_of = np.array([0, *(CLASSES.index(n) + 1 for n in protocol.class_names)])
+        self.dense = dense.with_config(protocol=protocol)
+        own = {name: getattr(self.dense.config, name) for name in DENSE_FIELDS}
+        self.config = dataclasses.replace(config or PipelineConfig(), **own)
+        self.words, self.ignore = protocol.vocabulary(), ignore
+        # Result label (0 nothing named, i + 1 class i) → the data set's label.
+        own_labels = [0, *(list(labels).index(name) for name in protocol.class_names)]
+        self.label_of = np.array(own_labels, label_dtype(len(labels) - 1))
 
-    def segmentor_of(self, arm: Arm) -> SCLIPSegmentor:
-        """The segmentor with the arm's attributes."""
-        segmentor = copy.copy(self.segmentor)
-        vars(segmentor).update(arm.dense)
-        for name, network in (("LoftUp", "loftup"), ("AnyUp", "anyup")):
-            if arm.dense.get("upsampler") == network:
-                assert hasattr(segmentor, network), f"{name} is loaded for arms that need it"
-        return segmentor
+    @property
+    def networks(self) -> Networks:
+        return self.dense.networks
 
-    def upsampler(self, arm: Arm) -> str | None:
-        """Name of the arm's upsampler; None for oracles."""
-        return None if arm.oracle else upsampler_name(self.segmentor_of(arm).upsampler)
+    def dense_of(self, arm: Arm) -> Dense:
+        """The dense step with the arm's settings."""
+        return self.dense.with_config(**arm.dense_changes) if arm.dense_changes else self.dense
 
-    def settings(self, arm: Arm) -> dict[str, Any]:
-        """What decides the arm's predictions, models and protocol apart."""
+    def segmenter_of(self, arm: Arm) -> Segmenter:
+        """The whole pipeline with the arm's settings."""
+        return Segmenter(self.networks, self.config.changed(**arm.changes), dense=self.dense)
+
+    def load(self, arms: Sequence[Arm]) -> None:
+        """Load all networks that the arms need, and no others."""
+        for arm in arms:
+            if arm.oracle:
+                self.networks.network("sam2")
+            else:
+                self.networks.load(self.dense_of(arm).config, sam=arm.final)
+
+    def record(self, arm: Arm) -> dict[str, Any]:
+        """What decides the arm's predictions, see `pipeline.record`."""
         if arm.oracle:
-            automatic = dataclasses.asdict(self.segmentor.preset.sam.automatic)
-            return {"oracle": arm.oracle} | (automatic if arm.oracle == "oracle-masks" else {})
-        segmentor = self.segmentor_of(arm)
-        dense = {name: getattr(segmentor, name, None) for name in DENSE_ATTRIBUTES}
-        dense["upsampler"] = self.upsampler(arm)
-        if dense["upsampler"] != "loftup":
-            dense["loftup_share"] = dense["text_space"] = None
-        config = dataclasses.replace(self.config, **arm.config) if arm.final else None
-        return {
-            "dense": dense | {"segmentor": type(segmentor).__name__},
-            "final": config and {name: getattr(config, name) for name in FINAL_FIELDS},
-        }
+            networks = self.networks
+            config: dict[str, Any] = {
+                "oracle": arm.oracle,
+                "protocol": dataclasses.asdict(self.dense.protocol),
+            }
+            if arm.oracle == "oracle-masks":
+                config |= dataclasses.asdict(networks.preset.sam.automatic)
+            weights = {"sam2": networks.fingerprint("sam2")}
+            return {"preset": networks.preset.name, "weights": weights, "config": config}
+        used = self.segmenter_of(arm).config if arm.final else self.dense_of(arm).config
+        record = made_with(self.networks, used, final=arm.final)
+        if type(self.dense) is not Dense:
+            record["config"]["dense"] = type(self.dense).__name__
+        return record
 
     def run(
-        self, image: np.ndarray, arms: Sequence[Arm], truth: Truth | None = None
+        self, image: np.ndarray, arms: Sequence[Arm], truth: GroundTruth | None = None
     ) -> Iterator[tuple[Arm, Prediction]]:
         """Predictions of all arms for one image, as they are made.
 
@@ -125,13 +133,10 @@ class ArmRunner:
             else:
                 labels = dense.labels + 1
                 labels[labels > len(self.words)] = 0
-                labels = self.label_of[labels].astype(np.uint8)
-                yield arm, Prediction(labels=labels, seconds=dense.timings)
+                yield arm, Prediction(labels=self.label_of[labels], seconds=dense.timings)
 
     def _final(self, arm: Arm, state: _Image, dense: DenseResult) -> Prediction:
-        config = dataclasses.replace(self.config, **arm.config)
-        segmenter = Segmenter(self.segmentor_of(arm), self.sam, config)
-        found = segmenter.masks(state.encoded(arm), dense, self.words)
+        found = self.segmenter_of(arm).masks(state.encoded(self.dense_of(arm)), dense, self.words)
         labels = found.label_map
         if self.words.background_index is None:  # every pixel is a class: the map fills the gaps
             labels = np.where(labels == 0, found.dense_map, labels)
@@ -146,26 +151,30 @@ class ArmRunner:
             for i in range(len(found))
         ]
         return Prediction(
-            labels=self.label_of[labels].astype(np.uint8),
+            labels=self.label_of[labels],
             seconds=state.shared_sam_image(found.timings),
             prompts=found.settings["prompts"],
             masks=masks,
         )
 
-    def _oracle(self, arm: Arm, state: _Image, truth: Truth) -> Prediction:
+    def _oracle(self, arm: Arm, state: _Image, truth: GroundTruth) -> Prediction:
         if self.words.background_index is None:  # background is not scored: it has no say
-            labels = np.where(truth.labels == 0, np.uint8(IGNORE), truth.labels)
+            labels = np.where(truth.labels == 0, truth.labels.dtype.type(self.ignore), truth.labels)
             truth = dataclasses.replace(truth, labels=labels)
-        start = clock(self.segmentor.device)
-        self.sam.set_image(state.image)
-        seconds = state.shared_sam_image({"sam_image": clock(self.segmentor.device) - start})
-        start = clock(self.segmentor.device)
+        device, sam = self.networks.device, self.networks.sam(self.dense.dtype)
+        start = clock(device)
+        sam.set_image(state.image)
+        seconds = state.shared_sam_image({"sam_image": clock(device) - start})
+        start = clock(device)
         if arm.oracle == "oracle-masks":
-            settings = self.segmentor.preset.sam.automatic
-            labels, masks = masks_by_truth(self.sam, state.image, truth.labels, settings), []
+            settings = self.networks.preset.sam.automatic
+            labels, masks = (
+                masks_by_truth(sam, state.image, truth.labels, settings, self.ignore),
+                [],
+            )
         else:
-            labels, masks = masks_from_true_points(self.sam, truth, self.config)
-        seconds["masks"] = clock(self.segmentor.device) - start
+            labels, masks = masks_from_true_points(sam, truth, self.config, self.ignore)
+        seconds["masks"] = clock(device) - start
         prompts = len(masks) if arm.oracle == "oracle-points" else None
         return Prediction(labels=labels, seconds=seconds, prompts=prompts, masks=masks)
 
@@ -175,55 +184,49 @@ class _Image:
 
     def __init__(self, runner: ArmRunner, image: np.ndarray) -> None:
         self.runner, self.image = runner, image
-        self._encoded: dict[str, EncodedImage] = {}
-        self._scores: dict[str, tuple[Tensor, float]] = {}
-        self._dense: dict[str, DenseResult] = {}
+        self._encoded: dict[object, EncodedImage] = {}
+        self._scores: dict[DenseConfig, tuple[Tensor, float]] = {}
+        self._dense: dict[DenseConfig, DenseResult] = {}
         self._sam_seconds: float | None = None
 
-    def encoded(self, arm: Arm) -> EncodedImage:
-        """CLIP's features, once per attention."""
-        segmentor = self.runner.segmentor_of(arm)
-        if segmentor.attention not in self._encoded:
-            encoded = segmentor.encode(self.image)
+    def encoded(self, dense: Dense) -> EncodedImage:
+        """CLIP's features, once per way of encoding."""
+        key = dense.config.attention, dense.config.protocol, dense.config.precision
+        if key not in self._encoded:
+            encoded = dense.encode(self.image)
             # One array for all: SAM 2 knows an image that it has set by identity.
-            self._encoded[segmentor.attention] = dataclasses.replace(encoded, image=self.image)
-        return self._encoded[segmentor.attention]
+            self._encoded[key] = dataclasses.replace(encoded, image=self.image)
+        return self._encoded[key]
 
     def dense(self, arm: Arm) -> DenseResult:
         """The dense map, once per way to it."""
-        key = str(sorted(arm.dense.items()))
-        if key not in self._dense:
-            segmentor, encoded = self.runner.segmentor_of(arm), self.encoded(arm)
-            if not arm.dense:  # somebody's own segmentor, which may do it all its own way
-                self._dense[key] = segmentor.dense(encoded, self.runner.words)
-                return self._dense[key]
-            start = clock(self.runner.segmentor.device)
-            segmentor.encode_text(self.runner.words.query_words)
-            timings = {"clip": encoded.seconds, "text": clock(self.runner.segmentor.device) - start}
-            scores, timings["upsample"] = self._word_scores(dict(arm.dense), encoded)
-            self._dense[key] = segmentor.classify(
-                scores, encoded, self.runner.words, timings=timings
-            )
-        return self._dense[key]
+        dense = self.runner.dense_of(arm)
+        if dense.config not in self._dense:
+            encoded, words = self.encoded(dense), self.runner.words
+            if not arm.dense_changes:  # as it was given, and it may do it all its own way
+                self._dense[dense.config] = dense.dense(encoded, words)
+            else:
+                self._dense[dense.config] = self._shared(dense, encoded)
+        return self._dense[dense.config]
 
-    def _word_scores(
-        self, attributes: dict[str, Any], encoded: EncodedImage
-    ) -> tuple[Tensor, float]:
-        """Word scores and the seconds they take; a mean is made of its two parts' scores."""
-        attributes = {k: v for k, v in attributes.items() if k != "use_pamr"}
-        key = str(sorted(attributes.items()))
-        if key in self._scores:
-            return self._scores[key]
-        share = attributes.get("loftup_share", 1.0)
-        if attributes.get("upsampler") == "loftup" and share != 1.0:
-            plain, first = self._word_scores(attributes | UPSAMPLERS["bilinear"], encoded)
-            loftup, second = self._word_scores(attributes | UPSAMPLERS["loftup"], encoded)
-            self._scores[key] = (plain * (1 - share) + loftup * share, first + second)
-            return self._scores[key]
-        segmentor = self.runner.segmentor_of(Arm(name="", dense=attributes))
-        start = clock(self.runner.segmentor.device)
-        scores = segmentor.scores(encoded, self.runner.words)
-        self._scores[key] = (scores, clock(self.runner.segmentor.device) - start)
+    def _shared(self, dense: Dense, encoded: EncodedImage) -> DenseResult:
+        """The dense map, made of scores that other arms share."""
+        words, device = self.runner.words, dense.device
+        start = clock(device)
+        dense.encode_text(words.query_words)
+        timings = {"clip": encoded.seconds, "text": clock(device) - start}
+        parts = [(weight, *self._word_scores(part, encoded)) for weight, part in dense.mixture()]
+        timings["upsample"] = sum(seconds for _, _, seconds in parts)
+        scores = mixed([(weight, scores) for weight, scores, _ in parts])
+        return dense.classify(scores, encoded, words, timings=timings)
+
+    def _word_scores(self, dense: Dense, encoded: EncodedImage) -> tuple[Tensor, float]:
+        """Word scores and the seconds they take."""
+        key = dataclasses.replace(dense.config, use_pamr=False, use_sam=False)
+        if key not in self._scores:
+            start = clock(dense.device)
+            scores = dense.scores(encoded, self.runner.words)
+            self._scores[key] = scores, clock(dense.device) - start
         return self._scores[key]
 
     def shared_sam_image(self, timings: dict[str, float]) -> dict[str, float]:

@@ -68,3 +68,8 @@ def write_index_png(path: str | Path, values: np.ndarray) -> None:
     data = io.BytesIO()
     image.save(data, format="PNG")
     write_atomically(path, data.getvalue())
+
+
+def label_dtype(classes: int) -> type[np.uint8] | type[np.uint16]:
+    """The type of label maps of so many classes: uint8 holds 254 beside 0 and 255."""
+    return np.uint8 if classes <= 254 else np.uint16

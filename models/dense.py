@@ -1,0 +1,384 @@
+"""The dense step: an image and words in, a dense class map out. Its settings, and what they do.
+
+Sliding windows of CLIP features, cosines with the text vectors, upsampling, class probabilities.
+Nothing heavy is imported before a step runs, so programs can list the settings at once.
+
+Shapes: Q query words, K classes, D joint width, h w patch grid, H W pixels of the image given,
+h' w' pixels of the resized image.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .dense_methods import METHODS
+from .protocols import Protocol, get_protocol
+from .settings import check_settings, setting
+from .upsamplers.registry import (
+    TEXT_SPACES,
+    UPSAMPLED,
+    UPSAMPLERS,
+    as_upsampler,
+    check_upsampled,
+    get_row,
+    upsampled_by,
+    upsampler_name,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+    from .images import ImageSource
+    from .networks import Networks
+    from .presets import Preset
+    from .upsamplers.base import Upsampler
+    from .vocabulary import Vocabulary
+    from .windows import Scorer, WindowFeatures
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_UPSAMPLER = "bilinear"
+C = TypeVar("C", bound="DenseConfig")
+D = TypeVar("D", bound="Dense")
+PAMR_STEPS, PAMR_DILATIONS = 10, (8, 16)  # SCLIP's and NACLIP's setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseConfig:
+    """Every setting that changes a dense map. `resolved` settles those that are None.
+
+    Raises:
+        ValueError: on construction, naming the field, its value and what is valid.
+    """
+
+    protocol: str | Protocol | None = setting(None, whose="the preset's")
+    attention: str = setting(
+        "csa", f"CLIP's last block: {', '.join(METHODS)}", choices=tuple(METHODS)
+    )
+    # A name of UPSAMPLERS, or one's own, see `models.upsamplers`.
+    upsampler: str | Upsampler | Callable = DEFAULT_UPSAMPLER
+    upsampled: str | None = setting(
+        None,
+        f"what is upsampled: {', '.join(UPSAMPLED)}",
+        choices=UPSAMPLED,
+        whose="the upsampler's",
+    )
+    text_space: str | None = setting(
+        None,
+        f"how LoftUp's output meets the words: {', '.join(TEXT_SPACES)}",
+        choices=TEXT_SPACES,
+        whose="the preset's",
+    )
+    loftup_share: float | None = setting(
+        None,
+        "weight of LoftUp's scores against bilinear ones, 1 is LoftUp alone",
+        least=0,
+        greatest=1,
+        whose="the preset's",
+    )
+    whole_image: bool = setting(
+        False, "upsample the whole image at once instead of window by window"
+    )
+    use_pamr: bool = setting(False, "refine the scores with PAMR")
+    use_sam: bool = setting(False)  # SAM 2's automatic masks vote on the label map
+    precision: str = setting(
+        "float32",
+        "of the networks' products: float32, or bfloat16 where the device gains by it",
+        choices=("float32", "bfloat16"),
+    )
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.upsampler, str):
+            object.__setattr__(self, "upsampler", as_upsampler(self.upsampler))
+        else:
+            get_row(self.upsampler)
+        if isinstance(self.protocol, str):
+            object.__setattr__(self, "protocol", get_protocol(self.protocol))
+        check_settings(self)
+        check_upsampled(self.upsampler, self.upsampled)
+
+    def changed(self: C, **changes: Any) -> C:
+        """Other settings, checked; another upsampler upsamples what suits it."""
+        if "upsampler" in changes:
+            changes = {"upsampled": None} | changes
+        return dataclasses.replace(self, **changes)
+
+    def resolved(self: C, preset: Preset) -> C:
+        """No setting is None: what the preset and the upsampler say where the user does not."""
+        settled = {
+            "protocol": preset.protocol,
+            "upsampled": upsampled_by(self.upsampler)[0],
+            "text_space": preset.text_space,
+            "loftup_share": preset.loftup_share,
+        }
+        open_ = {name: value for name, value in settled.items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **open_)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types; an upsampler of one's own by its name and the digest of its source."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        if isinstance(self.protocol, Protocol):
+            values["protocol"] = dataclasses.asdict(self.protocol)
+        values["upsampler"] = upsampler_name(self.upsampler)
+        if code := getattr(self.upsampler, "code", None):  # of one's own, as it is wrapped here
+            values["upsampler_code"] = code
+        return values
+
+
+DENSE_FIELDS = tuple(f.name for f in dataclasses.fields(DenseConfig))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedImage:
+    """CLIP's view of one image, to be scored against any number of vocabularies."""
+
+    image: np.ndarray  # (H, W, 3) uint8 RGB, as given
+    windows: WindowFeatures
+    seconds: float
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.image.shape[0], self.image.shape[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseResult:
+    """A dense class map."""
+
+    labels: np.ndarray  # (H, W) int64, index into `Vocabulary.competitors`: the classes, those not
+    # wanted, the background
+    probs: np.ndarray  # (K, H, W) float32, of all of these
+    features: Tensor | None  # (D, H, W) float32, at pixels
+    timings: dict[str, float] = field(default_factory=dict)  # seconds per stage
+
+
+class Dense:
+    """The dense step: networks and settings.
+
+    Args:
+        networks: loads what the settings need when it is first needed.
+        config: settings; what is None is settled by the networks' preset.
+
+    Raises:
+        ValueError: a precision that the device is not faster with.
+    """
+
+    verbose = False  # log how long each image took at level INFO instead of DEBUG
+
+    def __init__(self, networks: Networks, config: DenseConfig | None = None) -> None:
+        self.networks = networks
+        self._set(config or DenseConfig())
+
+    def _set(self, config: DenseConfig) -> None:
+        from .device import check_precision
+
+        self.config = config.resolved(self.networks.preset)
+        self.dtype = check_precision(self.config.precision, self.networks.device)
+
+    def with_config(self: D, **changes: Any) -> D:
+        """The same networks under other settings, see `DenseConfig`.
+
+        Raises:
+            ValueError: a setting there is not, or a value it does not have.
+        """
+        other = copy.copy(self)  # of a subclass, with whatever else it holds
+        other._set(self.config.changed(**changes))
+        return other
+
+    @property
+    def device(self) -> torch.device:
+        return self.networks.device
+
+    @property
+    def protocol(self) -> Protocol:
+        assert isinstance(self.config.protocol, Protocol), "it is resolved"
+        return self.config.protocol
+
+    def encode_text(self, words: Sequence[str]) -> Tensor:
+        """Unit vectors (Q, D) of words; remembered."""
+        return self.networks.text(self.dtype)(words)
+
+    def encode(self, image: ImageSource) -> EncodedImage:
+        """Run CLIP's image side, the costly part that no word changes."""
+        import torch
+
+        from .backbones.base import normalise
+        from .device import autocast, clock
+        from .images import load_image
+        from .windows import encode_windows, resize_for_protocol
+
+        start = clock(self.device)
+        pixels = load_image(image)
+        resized = resize_for_protocol(pixels, self.protocol.short_side, self.protocol.long_side)
+        backbone = self.networks.backbone(self.config.attention)
+        tensor = torch.from_numpy(resized).to(self.device).permute(2, 0, 1).float() / 255
+        # On a CPU the image tower loses by bfloat16.
+        gains = self.device.type != "cpu"
+        with torch.no_grad(), autocast(self.device, self.dtype if gains else torch.float32):
+            windows = encode_windows(
+                backbone,
+                normalise(tensor, backbone.mean, backbone.std)[None],
+                window=self.protocol.window,
+                stride=self.protocol.stride,
+                batch=self.networks.batch,
+            )
+        return EncodedImage(image=pixels, windows=windows, seconds=clock(self.device) - start)
+
+    def dense(
+        self,
+        image: ImageSource | EncodedImage,
+        vocabulary: Vocabulary,
+        *,
+        return_features: bool = False,
+    ) -> DenseResult:
+        """Dense class map with probabilities and timings; see `DenseResult`."""
+        from .device import clock
+
+        encoded = image if isinstance(image, EncodedImage) else self.encode(image)
+        start = clock(self.device)
+        self.encode_text(vocabulary.query_words)  # remembered: timed apart from the upsampling
+        timings = {"clip": encoded.seconds, "text": clock(self.device) - start}
+
+        start = clock(self.device)
+        scores = self.scores(encoded, vocabulary)
+        features = self.features(encoded) if return_features else None
+        timings["upsample"] = clock(self.device) - start
+        return self.classify(scores, encoded, vocabulary, features=features, timings=timings)
+
+    def scores(self, encoded: EncodedImage, vocabulary: Vocabulary) -> Tensor:
+        """Scores (Q, h', w') of all words at the pixels of the resized image, before PAMR.
+
+        Cosines; with upsampled "probabilities" those of the words.
+        """
+        text = self.encode_text(vocabulary.query_words)
+        mixture = self.mixture()
+        if len(mixture) == 1:
+            return self._combine(encoded.windows, self._scorer(text))
+        return mixed([(weight, part.scores(encoded, vocabulary)) for weight, part in mixture])
+
+    def mixture(self: D) -> list[tuple[float, D]]:
+        """The dense steps whose scores are mixed, with their weights: most often, one."""
+        share = self.config.loftup_share
+        assert share is not None, "it is resolved"
+        if self.config.upsampler != "loftup" or share == 1:
+            return [(1.0, self)]
+        plain = self.with_config(upsampler="bilinear", loftup_share=1.0)
+        return [(1 - share, plain), (share, self.with_config(loftup_share=1.0))]
+
+    def features(self, encoded: EncodedImage) -> Tensor:
+        """Features (D, H, W) float32 at the pixels of the image."""
+        import torch
+        from torch.nn import functional as F
+
+        upsampler = self._upsampler()
+        with torch.no_grad():
+            features = self._combine(
+                encoded.windows,
+                lambda features, guide: upsampler.upsample(
+                    features, self._guide(guide), (guide.shape[2], guide.shape[3])
+                ),
+            )
+            return F.interpolate(features[None], encoded.size, mode="bilinear")[0]
+
+    def classify(
+        self,
+        scores: Tensor,
+        encoded: EncodedImage,
+        vocabulary: Vocabulary,
+        *,
+        features: Tensor | None = None,
+        timings: dict[str, float] | None = None,
+    ) -> DenseResult:
+        """From word scores, as `scores` gives them (or a mixture of such), to a dense class map.
+
+        They must be of the kind that this step's `upsampled` makes.
+        """
+        from .device import clock
+        from .pamr import pamr
+        from .scoring import apply_area_threshold, class_probabilities_at, predict, vote_by_masks
+
+        start, protocol = clock(self.device), self.protocol
+        if self.config.use_pamr or protocol.pamr:
+            scores = pamr(encoded.windows.image, scores[None], PAMR_STEPS, PAMR_DILATIONS)[0]
+        probs = class_probabilities_at(
+            encoded.size,
+            scores,
+            vocabulary,
+            None if self.config.upsampled == "probabilities" else protocol.logit_scale,
+            merge_synonyms=protocol.merge_synonyms,
+        )
+        background = vocabulary.background_index
+        if background is not None and protocol.area_thd:
+            probs = apply_area_threshold(probs, protocol.area_thd, background)
+        threshold = protocol.prob_thd if background is not None else 0.0
+        labels = predict(probs, threshold, background)
+        timings = dict(timings or {}) | {"classes": clock(self.device) - start}
+        if self.config.use_sam:
+            start, sam = clock(self.device), self.networks.sam(self.dtype)
+            records = sam.automatic(encoded.image, self.networks.preset.sam.automatic)
+            labels = vote_by_masks(labels, probs, [r["segmentation"] for r in records])
+            timings["sam"] = clock(self.device) - start
+        level = logging.INFO if self.verbose else logging.DEBUG
+        logger.log(level, "dense map in %.2f s", sum(timings.values()))
+        return DenseResult(
+            labels=labels.cpu().numpy(),
+            probs=probs.float().cpu().numpy(),
+            features=features,
+            timings=timings,
+        )
+
+    def _combine(self, windows: WindowFeatures, scorer: Scorer) -> Tensor:
+        """What `scorer` says of all windows, at the pixels of the resized image."""
+        from .windows import sliding_scores, whole_image_scores
+
+        return (whole_image_scores if self.config.whole_image else sliding_scores)(windows, scorer)
+
+    def _upsampler(self) -> Upsampler:
+        return self.networks.upsampler(self.config, self.dtype)
+
+    def _guide(self, image: Tensor) -> Tensor:
+        """What an upsampler sees of the normalised image: RGB, 0…1."""
+        from .backbones.base import denormalise
+
+        name = self.config.upsampler
+        if isinstance(name, str) and UPSAMPLERS[name].scales_colours:
+            return image
+        backbone = self.networks.backbone(self.config.attention)
+        return denormalise(image, backbone.mean, backbone.std)
+
+    def _scorer(self, text: Tensor) -> Scorer:
+        """How patch features become word scores at the guide's pixels."""
+        import torch
+
+        from .windows import cosine_scores
+
+        upsampler: Any = self._upsampler()
+
+        def scorer(features: Tensor, guide: Tensor) -> Tensor:
+            size, guide = (guide.shape[2], guide.shape[3]), self._guide(guide)
+            if self.config.upsampled == "features":
+                return upsampler.upsample_scores(features, guide, text, size)
+            values = cosine_scores(features, text)
+            if self.config.upsampled == "probabilities":
+                values = torch.softmax(self.protocol.logit_scale * values, dim=1)
+            return upsampler.upsample_values(values, features, guide, size)
+
+        return scorer
+
+
+def mixed(parts: Sequence[tuple[float, Tensor]]) -> Tensor:
+    """The weighted sum of scores; of one alone, these."""
+    (weight, scores), *others = parts
+    if not others:
+        return scores
+    total = scores * weight
+    for weight, scores in others:
+        total = total + scores * weight
+    return total
