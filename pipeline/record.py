@@ -45,7 +45,7 @@ def made_with(
     record: dict[str, Any] = {
         "preset": networks.preset.name,
         "weights": networks.fingerprints(config, sam=final),
-        "config": values,
+        **values,
     }
     if words is not None:
         record |= {

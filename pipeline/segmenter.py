@@ -61,7 +61,7 @@ class Segmenter:
     ) -> None:
         self.networks = networks
         self.config = (config or PipelineConfig()).resolved(networks.preset)
-        networks.load(self.config, sam=True)
+        networks.load(self.config, sam=sam is None)
         if dense is None:
             self.dense = Dense(networks, self.config)
         else:

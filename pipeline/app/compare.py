@@ -85,7 +85,7 @@ class Comparison:
         rows: list[tuple[str, ...]] = [("", *names)]
         if "loftup" in arms:
             shares = (
-                100 * result.settings["config"]["loftup_share"] if arm == "loftup" else 0.0
+                100 * result.settings["loftup_share"] if arm == "loftup" else 0.0
                 for arm, result in self.results.items()
             )
             rows.append(("LoftUp's share of the scores, %", *(_number(s, 0) for s in shares)))

@@ -18,6 +18,7 @@ from models.dense import DENSE_FIELDS, Dense, DenseConfig, DenseResult, EncodedI
 from models.device import clock
 from models.networks import Networks
 from models.protocols import Protocol
+from models.sam2_masks import Sam2Masks
 
 from ..config import PipelineConfig
 from ..datasets.base import GroundTruth
@@ -54,6 +55,7 @@ class ArmRunner:
         labels: the data set's names of its labels, background first.
         ignore: the label of its ground truth that is not scored.
         config: of the final masks; the dense settings are those of `dense`.
+        sam: SAM 2 with an image of its own; None shares the networks'.
     """
 
     def __init__(
@@ -64,11 +66,12 @@ class ArmRunner:
         *,
         ignore: int = 255,
         config: PipelineConfig | None = None,
+        sam: Sam2Masks | None = None,
     ) -> None:
         self.dense = dense.with_config(protocol=protocol)
         own = {name: getattr(self.dense.config, name) for name in DENSE_FIELDS}
         self.config = dataclasses.replace(config or PipelineConfig(), **own)
-        self.words, self.ignore = protocol.vocabulary(), ignore
+        self.words, self.ignore, self.own_sam = protocol.vocabulary(), ignore, sam
         # Result label (0 nothing named, i + 1 class i) → the data set's label.
         own_labels = [0, *(list(labels).index(name) for name in protocol.class_names)]
         self.label_of = np.array(own_labels, label_dtype(len(labels) - 1))
@@ -83,7 +86,8 @@ class ArmRunner:
 
     def segmenter_of(self, arm: Arm) -> Segmenter:
         """The whole pipeline with the arm's settings."""
-        return Segmenter(self.networks, self.config.changed(**arm.changes), dense=self.dense)
+        config = self.config.changed(**arm.changes)
+        return Segmenter(self.networks, config, sam=self.own_sam, dense=self.dense)
 
     def load(self, arms: Sequence[Arm]) -> None:
         """Load all networks that the arms need, and no others."""
@@ -97,18 +101,19 @@ class ArmRunner:
         """What decides the arm's predictions, see `pipeline.record`."""
         if arm.oracle:
             networks = self.networks
-            config: dict[str, Any] = {
-                "oracle": arm.oracle,
+            record: dict[str, Any] = {
+                "preset": networks.preset.name,
+                "weights": {"sam2": networks.fingerprint("sam2")},
                 "protocol": dataclasses.asdict(self.dense.protocol),
+                "oracle": arm.oracle,
             }
             if arm.oracle == "oracle-masks":
-                config |= dataclasses.asdict(networks.preset.sam.automatic)
-            weights = {"sam2": networks.fingerprint("sam2")}
-            return {"preset": networks.preset.name, "weights": weights, "config": config}
+                record |= dataclasses.asdict(networks.preset.sam.automatic)
+            return record
         used = self.segmenter_of(arm).config if arm.final else self.dense_of(arm).config
         record = made_with(self.networks, used, final=arm.final)
         if type(self.dense) is not Dense:
-            record["config"]["dense"] = type(self.dense).__name__
+            record["segmentor"] = type(self.dense).__name__
         return record
 
     def run(
@@ -161,7 +166,7 @@ class ArmRunner:
         if self.words.background_index is None:  # background is not scored: it has no say
             labels = np.where(truth.labels == 0, truth.labels.dtype.type(self.ignore), truth.labels)
             truth = dataclasses.replace(truth, labels=labels)
-        device, sam = self.networks.device, self.networks.sam(self.dense.dtype)
+        device, sam = self.networks.device, self.own_sam or self.networks.sam(self.dense.dtype)
         start = clock(device)
         sam.set_image(state.image)
         seconds = state.shared_sam_image({"sam_image": clock(device) - start})

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..config import FINAL_FIELDS
 from ..files.settings import claim_folder, read_json
 from ..record import environment
 from .arms import Arm
 from .ranks import Ranks
 from .runner import ArmRunner
+
+_SHARED = ("preset", "protocol", "device", "threads", "code", "versions")
 
 
 def claim(
@@ -59,18 +62,7 @@ def recorded_settings(folder: Path, arms: Sequence[str]) -> dict[str, Any]:
             raise FileNotFoundError(
                 f"no predictions of arm {name!r} in {folder}: run again without --score-only"
             ) from error
-    first, shared = arms[0], {}
-    for key, value in found[first].items():
-        if key in ("config", "weights"):
-            continue
-        for name in arms:
-            if found[name].get(key) != value:
-                raise ValueError(
-                    f"the predictions of arms {first!r} and {name!r} in {folder} differ in more "
-                    f"than the arm ({key}): they cannot be compared; predict both anew with "
-                    "--overwrite"
-                )
-        shared[key] = value
+    shared = _shared(found, folder)
     weights: dict[str, Any] = {}
     for name in arms:
         for model, value in found[name]["weights"].items():
@@ -80,4 +72,27 @@ def recorded_settings(folder: Path, arms: Sequence[str]) -> dict[str, Any]:
                     f"{model} than those of the arms before it: they cannot be compared; predict "
                     "all anew with --overwrite"
                 )
-    return shared | {"weights": weights, "arms": {k: v["config"] for k, v in found.items()}}
+    return shared | {"weights": weights, "arms": {k: _of_arm(v) for k, v in found.items()}}
+
+
+def _shared(found: dict[str, dict[str, Any]], folder: Path) -> dict[str, Any]:
+    first, *others = found
+    shared = {key: found[first].get(key) for key in _SHARED}
+    for name in others:
+        for key, value in shared.items():
+            if found[name].get(key) != value:
+                raise ValueError(
+                    f"the predictions of arms {first!r} and {name!r} in {folder} differ in more "
+                    f"than the arm ({key}): they cannot be compared; predict both anew with "
+                    "--overwrite"
+                )
+    return shared
+
+
+def _of_arm(record: dict[str, Any]) -> dict[str, Any]:
+    """What is the arm's own: how its dense map, and its final masks, were made."""
+    own = {k: v for k, v in record.items() if k not in (*_SHARED, "weights")}
+    if "oracle" in own:
+        return own
+    final = {k: v for k, v in own.items() if k in FINAL_FIELDS}
+    return {"dense": {k: v for k, v in own.items() if k not in final}, "final": final or None}

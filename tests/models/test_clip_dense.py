@@ -7,6 +7,7 @@ from torch import nn
 
 from models import clip_dense
 from models.clip_dense import dense_features
+from models.dense_methods import METHODS
 from tests.golden import (
     load,
     max_error,
@@ -23,7 +24,7 @@ def clip() -> open_clip.CLIP:
 
 
 @pytest.mark.parametrize("case", ["case0", "case1"])
-@pytest.mark.parametrize("attention", clip_dense.ATTENTIONS)
+@pytest.mark.parametrize("attention", METHODS)
 @torch.no_grad()
 def test_matches_reference(clip, case, attention):
     features = dense_features(clip, GOLDEN[f"{case}.image"], attention)
@@ -63,7 +64,7 @@ def test_batch_equals_singles(clip):
     assert max_error(dense_features(clip, images), singles) < 1e-5
 
 
-@pytest.mark.parametrize("attention", clip_dense.ATTENTIONS)
+@pytest.mark.parametrize("attention", METHODS)
 def test_gradients_reach_the_first_layer(attention):
     clip = tiny_clip(weights(GOLDEN)).train()
     dense_features(clip, GOLDEN["case1.image"], attention).square().mean().backward()

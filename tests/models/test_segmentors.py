@@ -1,6 +1,5 @@
 """The two dense segmentors with small random models: what is tested is how the steps fit."""
 
-import copy
 import dataclasses
 import logging
 
@@ -10,12 +9,13 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from models import sclip_segmentor, scoring
+from models import dense, scoring, windows
+from models.dense import DenseResult
 from models.device import fast_bfloat16
 from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
 from models.presets import Preset, Source
 from models.sam2_masks import Sam2Masks
-from models.sclip_segmentor import DenseResult, SCLIPSegmentor
+from models.sclip_segmentor import SCLIPSegmentor
 from models.vocabulary import Vocabulary
 from models.weight_files import WeightsError, WeightsNotFoundError
 
@@ -118,10 +118,10 @@ def test_one_word_classes_have_the_softmax_of_their_cosines(sclip, image):
 
 
 def test_synonyms_share_one_class(sclip, image):
-    dense = sclip.dense(image, Vocabulary.parse(NAMES))
+    found = sclip.dense(image, Vocabulary.parse(NAMES))
     words = sclip.dense(image, Vocabulary.parse(["cat", "traffic light", "lamp", "tree"]))
     expected = np.stack([words.probs[0], words.probs[1:3].max(0), words.probs[3]])
-    np.testing.assert_allclose(dense.probs, expected, atol=1e-6)
+    np.testing.assert_allclose(found.probs, expected, atol=1e-6)
 
 
 def test_order_of_classes_does_not_matter(sclip, image, of_sclip):
@@ -135,7 +135,7 @@ def test_an_encoded_image_serves_many_vocabularies(name, request, image, monkeyp
     segmentor = request.getfixturevalue(name)
     encoded = segmentor.encode(image)
     assert encoded.size == (HEIGHT, WIDTH) and len(encoded.windows.slices) > 1
-    monkeypatch.setattr(sclip_segmentor, "encode_windows", None)  # must not be needed again
+    monkeypatch.setattr(windows, "encode_windows", None)  # must not be needed again
     for value, expected in zip(
         predict_all(segmentor, encoded), request.getfixturevalue(f"of_{name}"), strict=True
     ):
@@ -191,16 +191,9 @@ def test_no_upsampling_gives_blocks(sharp, image):
     assert len(np.unique(seg_map)) > 1
 
 
-def changed(segmentor: SCLIPSegmentor, **settings) -> SCLIPSegmentor:
-    """The same models with other settings, as benchmarks make their arms."""
-    arm = copy.copy(segmentor)
-    vars(arm).update(settings)
-    return arm
-
-
 def test_probability_upsampling_of_one_window(sclip, image):
     small = image[:48, :48]  # a window at its own size: nothing is stitched or resized
-    arm = changed(sclip, upsampled="probabilities")
+    arm = sclip.with_config(upsampled="probabilities")
     _, logits = arm.predict_dense(small, NAMES, return_logits=True)
     vocabulary = Vocabulary.parse(NAMES)
     cosines = torch.einsum(
@@ -224,27 +217,26 @@ def test_probability_upsampling_of_several_windows(sharp, sclip, image):
     dense = built.dense(image, vocabulary)
     # Averages and enlargements of distributions are distributions.
     np.testing.assert_allclose(dense.probs.sum(0), 1, atol=1e-5)
-    arm = changed(sclip, upsampled="probabilities")
+    arm = sclip.with_config(upsampled="probabilities")
     # The words were encoded with others: the last bits may differ.
     np.testing.assert_allclose(arm.dense(image, vocabulary).probs, dense.probs, atol=1e-5)
     assert not np.array_equal(sclip.dense(image, vocabulary).probs, dense.probs)
 
 
 def test_loftup_and_probability_upsampling_exclude_each_other(sharp, loftup, image):
-    message = "upsampler loftup enlarges features, not probabilities: take upsampled 'features'"
+    message = "upsampler loftup upsamples features, not probabilities: take upsampled 'features'"
     with pytest.raises(ValueError, match=message):
         LoftUpSCLIPSegmentor("cpu", preset=sharp, upsampled="probabilities")
-    arm = changed(loftup, upsampled="probabilities")
     with pytest.raises(ValueError, match=message):
-        arm.predict_dense(image, NAMES)
-    off = changed(arm, upsampler="bilinear")
+        loftup.with_config(upsampled="probabilities")
+    off = loftup.with_config(upsampler="bilinear", upsampled="probabilities")
     assert off.predict_dense(image, NAMES).shape == (HEIGHT, WIDTH)
 
 
 @pytest.mark.parametrize("upsampler", ["bilinear", "loftup"])
 def test_a_protocol_without_windows(sharp, loftup, image, upsampler):
     protocol = dataclasses.replace(sharp.protocol, window=None)
-    arm = changed(loftup, protocol=protocol, upsampler=upsampler)
+    arm = loftup.with_config(protocol=protocol, upsampler=upsampler)
     encoded = arm.encode(image)
     assert encoded.windows.slices == [(slice(0, 48), slice(0, 81))]
     probs = arm.dense(encoded, Vocabulary.parse(NAMES)).probs
@@ -252,11 +244,11 @@ def test_a_protocol_without_windows(sharp, loftup, image, upsampler):
 
 
 def test_the_protocol_asks_for_pamr(sharp, sclip, image, monkeypatch):
-    monkeypatch.setattr(sclip_segmentor, "PAMR_DILATIONS", (1,))
+    monkeypatch.setattr(dense, "PAMR_DILATIONS", (1,))
     vocabulary = Vocabulary.parse(NAMES)
     protocol = dataclasses.replace(sharp.protocol, pamr=True)
-    asked = changed(sclip, protocol=protocol).dense(image, vocabulary).probs
-    assert np.array_equal(asked, changed(sclip, use_pamr=True).dense(image, vocabulary).probs)
+    asked = sclip.with_config(protocol=protocol).dense(image, vocabulary).probs
+    assert np.array_equal(asked, sclip.with_config(use_pamr=True).dense(image, vocabulary).probs)
     assert not np.array_equal(asked, sclip.dense(image, vocabulary).probs)
 
 
@@ -271,7 +263,7 @@ def test_text_space(sharp, image, loftup, of_loftup):
     small = image[:48, :48]
     features = raw.predict_dense(small, NAMES, return_features=True)[1]
     encoded = raw.encode(small)
-    expected = raw.loftup(encoded.windows.features, encoded.windows.image)[0]
+    expected = raw.networks.network("loftup")(encoded.windows.features, encoded.windows.image)[0]
     torch.testing.assert_close(features, expected.detach(), atol=1e-5, rtol=1e-5)
     restored = loftup.predict_dense(small, NAMES, return_features=True)[1]
     assert not torch.allclose(restored, features, atol=1e-2)
@@ -279,7 +271,7 @@ def test_text_space(sharp, image, loftup, of_loftup):
 
 def test_pamr(sharp, image, of_sclip, monkeypatch):
     # The published dilations reach 16 pixels: on this small image they blur everything.
-    monkeypatch.setattr(sclip_segmentor, "PAMR_DILATIONS", (1,))
+    monkeypatch.setattr(dense, "PAMR_DILATIONS", (1,))
     seg_map, logits, features = predict_all(
         SCLIPSegmentor("cpu", preset=sharp, use_pamr=True), image
     )
@@ -306,8 +298,10 @@ def test_sam_votes(sharp, image, of_sclip, monkeypatch):
     assert torch.equal(logits, of_sclip[1])
 
 
-def test_background_is_a_class_of_its_own(sharp, image):
-    segmentor = SCLIPSegmentor("cpu", preset=sharp)
+def test_background_is_a_class_of_its_own(sclip, image):
+    seg_map, logits = sclip.predict_dense(image, ["cat"], True, background=["wall", "sky"])
+    assert logits.shape == (2, HEIGHT, WIDTH) and set(np.unique(seg_map)) == {0, 1}
+    segmentor = sclip
     vocabulary = Vocabulary.parse(["cat", "tree"], background=["wall", "sky"])
     dense = segmentor.dense(image, vocabulary)
     assert isinstance(dense, DenseResult)
@@ -380,21 +374,17 @@ def test_verbose(random_preset, caplog):
     SCLIPSegmentor("cpu", preset=random_preset, verbose=False)
     assert not [r for r in caplog.records if r.name.startswith("models.")]
     LoftUpSCLIPSegmentor("cpu", preset=random_preset, verbose=True)
-    assert any("LoftUp" in r.getMessage() for r in caplog.records if r.name.startswith("models."))
+    assert any("loftup" in r.getMessage() for r in caplog.records if r.name.startswith("models."))
 
 
-def test_share_mixes_the_scores(sharp, image):
-    mixed = LoftUpSCLIPSegmentor("cpu", preset=sharp, loftup_share=0.25)
-    text = mixed.encode_text(["cat", "tree"])
-    windows = mixed.encode(image[:48, :48]).windows
-    found = mixed._scorer(text)(windows.features, windows.image)
-    parts = {}
-    for use_loftup in (True, False):
-        alone = LoftUpSCLIPSegmentor("cpu", use_loftup, preset=sharp, loftup_share=1)
-        parts[use_loftup] = alone._scorer(text)(windows.features, windows.image)
-    expected = 0.25 * parts[True] + 0.75 * parts[False]
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
-    assert (parts[True] - parts[False]).abs().max() > 0.01
+def test_share_mixes_the_scores(loftup, image):
+    words = Vocabulary.parse(["cat", "tree"])
+    encoded = loftup.encode(image)
+    found = loftup.with_config(loftup_share=0.25).scores(encoded, words)
+    first = loftup.with_config(loftup_share=1).scores(encoded, words)
+    second = loftup.with_config(upsampler="bilinear").scores(encoded, words)
+    torch.testing.assert_close(found, 0.25 * first + 0.75 * second, atol=1e-6, rtol=1e-5)
+    assert (first - second).abs().max() > 0.01
 
 
 def test_a_share_outside_its_range_is_refused(sharp):
@@ -419,8 +409,8 @@ def test_bfloat16_of_the_whole_dense_step(sharp, loftup, image):
 def test_synonyms_cost_a_class_nothing():
     """The trained model on the bundled scene: what is sure stays sure; as published it does not."""
     segmentor = SCLIPSegmentor("cpu", preset="tiny")
-    published = SCLIPSegmentor("cpu", preset="tiny")
-    published.protocol = dataclasses.replace(published.protocol, merge_synonyms=False)
+    protocol = dataclasses.replace(segmentor.protocol, merge_synonyms=False)
+    published = segmentor.with_config(protocol=protocol)
 
     def sure(segmentor: SCLIPSegmentor, words: list[str]) -> np.ndarray:
         vocabulary = Vocabulary.parse(words, segmentor.protocol.background)

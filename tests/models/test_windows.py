@@ -1,5 +1,7 @@
 """Windows: SCLIP's whole dense step, batching, stitching, odd sizes."""
 
+import functools
+
 import numpy as np
 import open_clip
 import pytest
@@ -8,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models import windows
+from models.backbones.base import Backbone
 from models.clip_dense import dense_features
 from models.scoring import resize_rows
 from models.windows import (
@@ -45,9 +48,19 @@ def clip() -> open_clip.CLIP:
     return tiny_clip(weights(load("sclip")))
 
 
+def as_backbone(clip: open_clip.CLIP) -> Backbone:
+    encode = functools.partial(dense_features, clip)
+    nothing = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    return Backbone("golden", 48, 16, *nothing, model=clip, encode=encode)
+
+
 def encode(clip: open_clip.CLIP, image: Tensor, batch: int = 3) -> WindowFeatures:
     return encode_windows(
-        clip, image, window=int(GOLDEN["crop"]), stride=int(GOLDEN["stride"]), batch=batch
+        as_backbone(clip),
+        image,
+        window=int(GOLDEN["crop"]),
+        stride=int(GOLDEN["stride"]),
+        batch=batch,
     )
 
 
@@ -115,7 +128,7 @@ def test_padding_keeps_coordinates_and_repeats_the_border():
 def test_without_a_window_the_whole_image_is_one(clip):
     assert window_slices((336, 500), None, 112) == [(slice(0, 336), slice(0, 500))]
     image = random_image(70, 100)
-    encoded = encode_windows(clip, image, window=None)
+    encoded = encode_windows(as_backbone(clip), image, window=None)
     assert encoded.features.shape[2:] == (5, 7)
     with torch.no_grad():
         padded = pad_to_multiple(image, (16, 16))
@@ -232,9 +245,9 @@ def test_one_window_stitches_to_itself(clip):
 
 def test_wrong_inputs_are_refused(clip):
     with pytest.raises(ValueError, match=r"shape \(1, 3, H, W\), got \(2, 3, 64, 64\)"):
-        encode_windows(clip, torch.zeros(2, 3, 64, 64))
+        encode_windows(as_backbone(clip), torch.zeros(2, 3, 64, 64))
     with pytest.raises(ValueError, match="batch must be at least 1, got 0"):
-        encode_windows(clip, torch.zeros(1, 3, 64, 64), batch=0)
+        encode_windows(as_backbone(clip), torch.zeros(1, 3, 64, 64), batch=0)
 
 
 def test_cosines_of_zero_features_are_zero():

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from models.clip_dense import ATTENTIONS
+from models.dense_methods import METHODS
 from models.device import PRECISIONS
 from models.upsamplers.registry import TEXT_SPACES, UPSAMPLED, UPSAMPLERS
 from pipeline.config import PipelineConfig
@@ -22,7 +22,7 @@ def test_defaults_users_rely_on():
 @pytest.mark.parametrize(
     ("field", "valid"),
     [
-        ("attention", ATTENTIONS),
+        ("attention", tuple(METHODS)),
         ("upsampler", UPSAMPLERS),
         ("upsampled", (None, *UPSAMPLED)),
         ("text_space", (None, *TEXT_SPACES)),

@@ -10,9 +10,9 @@ from PIL import Image
 from skimage.measure import label
 from torch.nn import functional as F
 
-from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
+from models.dense import DenseResult
 from models.presets import Preset
-from models.sclip_segmentor import DenseResult, SCLIPSegmentor
+from models.sclip_segmentor import SCLIPSegmentor
 from models.vocabulary import Vocabulary
 from pipeline.config import PipelineConfig
 from pipeline.result import Segmentation, decode_rle
@@ -49,12 +49,6 @@ def segmenter(preset) -> Segmenter:
 @pytest.fixture(scope="module")
 def result(segmenter, image) -> Segmentation:
     return segmenter.segment(image, WORDS)
-
-
-def with_config(segmenter: Segmenter, **settings) -> Segmenter:
-    """The same models, other settings."""
-    config = dataclasses.replace(segmenter.config, **settings)
-    return Segmenter(segmenter.segmentor, segmenter.sam, config, segmenter.names)
 
 
 def assert_equal(one: Segmentation, other: Segmentation) -> None:
@@ -97,8 +91,8 @@ def test_what_a_result_tells_about_itself(result, segmenter):
     assert settings["background"] == ["bat", "aeroplane"]  # the user's words win
     assert settings["prompts"] >= len(result)
     assert settings["preset"] == "random" and settings["device"] == "cpu"
-    assert settings["upsampler"] == "loftup" and settings["loftup"].endswith("loftup.bin")
-    assert settings["text_space"] == "restored" and settings["sam2"] == "sam2_tiny.yaml"
+    assert settings["upsampler"] == "loftup" and settings["text_space"] == "restored"
+    assert settings["weights"].keys() == {"clip", "loftup", "sam2"}
     assert EAGER.to_dict().keys() <= settings.keys() and settings["min_confidence"] == 0.2
     assert {"python", "torch", "open_clip_torch", "sam2", "numpy"} == result.versions.keys()
     stages = ["clip", "text", "upsample", "classes", "prompts", "sam_image", "masks"]
@@ -121,19 +115,33 @@ def test_the_same_again(segmenter, image, result, tmp_path):
 
 
 def test_an_encoded_image_serves_many_vocabularies(segmenter, image, result, monkeypatch):
-    encoded = segmenter.segmentor.encode(image)
-    monkeypatch.setattr(segmenter.segmentor, "encode", None)  # must not be needed again
+    encoded = segmenter.dense.encode(image)
+    monkeypatch.setattr(segmenter.dense, "encode", None)  # must not be needed again
     assert_equal(segmenter.segment(encoded, WORDS), result)
     assert segmenter.segment(encoded, ["dog"]).class_names == ("dog",)
 
 
 def test_without_loftup_the_dense_map_is_sclips(preset, image):
     segmenter = Segmenter.from_preset(preset, device="cpu", config=EAGER)
-    assert isinstance(segmenter.segmentor, LoftUpSCLIPSegmentor)
     result = segmenter.segment(image, WORDS, background=())
     sclip = SCLIPSegmentor("cpu", preset=preset, verbose=False)
     assert np.array_equal(result.dense_map, sclip.predict_dense(image, WORDS) + 1)
-    assert result.settings["loftup"] == "off" and result.settings["background"] == []
+    assert "loftup" not in result.settings["weights"] and result.settings["background"] == []
+
+
+def test_other_settings(segmenter, image, result):
+    changed = segmenter.with_config(min_confidence=0.9, upsampler="jbu")
+    assert changed.networks is segmenter.networks
+    assert changed.config.upsampled == "scores" and segmenter.config.upsampled == "features"
+    once = segmenter.segment(image, WORDS, min_confidence=0.9, upsampler="jbu")
+    assert_equal(once, changed.segment(image, WORDS))
+    assert once.settings["min_confidence"] == 0.9 and len(once) < len(result)
+    assert_equal(segmenter.segment(image, WORDS), result)  # it stays as it was
+    with pytest.raises(ValueError, match="min_confidence must be between 0 and 1, got 7"):
+        segmenter.with_config(min_confidence=7)
+    with pytest.raises(TypeError, match="min_confidense"):
+        segmenter.segment(image, WORDS, min_confidense=0.5)
+    assert None not in dataclasses.asdict(changed.config).values()
 
 
 def test_background(segmenter, image, result):
@@ -175,7 +183,7 @@ def test_a_vocabulary_brings_all(segmenter, image):
 
 
 def test_regions_where_sam_is_never_trusted(segmenter, image):
-    strict = with_config(segmenter, min_score=1, min_agreement=1, min_confidence=0, iou_threshold=1)
+    strict = segmenter.with_config(min_score=1, min_agreement=1, min_confidence=0, iou_threshold=1)
     result = strict.segment(image, WORDS)
     assert set(result.sources) == {"region"}
     assert np.array_equal(result.masks.any(0), result.label_map > 0)
@@ -192,10 +200,9 @@ def test_regions_where_sam_is_never_trusted(segmenter, image):
 
 
 def test_settings_reach_the_prompts(segmenter, image):
-    result = with_config(
-        segmenter, strategy="multi", points_per_region=2, prompt_box=True, prompt_mask=True,
-        negative_points=1, iou_threshold=1,
-    ).segment(image, WORDS)  # fmt: skip
+    changes = {"strategy": "multi", "points_per_region": 2, "prompt_box": True}
+    changes |= {"prompt_mask": True, "negative_points": 1, "iou_threshold": 1}
+    result = segmenter.segment(image, WORDS, **changes)
     assert len(result) == result.settings["prompts"]
     assert {len(points) for points in result.points} == {2}
 
@@ -203,7 +210,7 @@ def test_settings_reach_the_prompts(segmenter, image):
 @pytest.mark.parametrize("size", [(1, 70), (70, 1), (20, 20), (1, 1)])
 def test_small_and_thin_images(segmenter, size):
     image = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
-    lax = with_config(segmenter, min_confidence=0, min_region_size=1)
+    lax = segmenter.with_config(min_confidence=0, min_region_size=1)
     result = lax.segment(image, WORDS, background=())
     assert result.size == size and len(result) > 0
 
@@ -226,7 +233,7 @@ def test_bad_input(segmenter, image, tmp_path):
 
 @pytest.fixture(scope="module")
 def encoded(segmenter):
-    return segmenter.segmentor.encode(np.full((32, 64, 3), 128, np.uint8))
+    return segmenter.dense.encode(np.full((32, 64, 3), 128, np.uint8))
 
 
 def dense_map(labels: np.ndarray, best: np.ndarray, classes: int) -> DenseResult:
@@ -237,7 +244,8 @@ def dense_map(labels: np.ndarray, best: np.ndarray, classes: int) -> DenseResult
 
 
 def by_hand(segmenter: Segmenter, sam: FakeSam, **settings) -> Segmenter:
-    return Segmenter(segmenter.segmentor, sam, PipelineConfig(**settings))
+    config = PipelineConfig(**settings)
+    return Segmenter(segmenter.networks, config, sam=sam, dense=segmenter.dense)
 
 
 def test_scores_to_label_map(segmenter, encoded):
@@ -247,7 +255,7 @@ def test_scores_to_label_map(segmenter, encoded):
     scores = torch.zeros(4, 32, 64)  # of cat, dog, fox, sky
     for word, column in ((0, 0), (1, 32), (2, 16), (3, 48)):
         scores[word, :, column : column + 16] = 0.02  # × 400 in the softmax: sure
-    dense = segmenter.segmentor.classify(scores, encoded, words)
+    dense = segmenter.dense.classify(scores, encoded, words)
     spans = {0: (0, 6), 16: (4, 9), 32: (8, 12)}  # of the masks, in cells of 4 columns
     answers = {
         (x, y): ((grid(0, left, 16, right),) * 3, (0.9, 0.8, 0.7))
@@ -265,7 +273,7 @@ def test_scores_to_label_map(segmenter, encoded):
     assert result.probs.shape == (3, 32, 64) and (result.probs[:, :, 20] < 0.01).all()
 
     free = Vocabulary.parse(["cat", "dog"], ["sky"])
-    dense = segmenter.segmentor.classify(scores[[0, 1, 3]], encoded, free)
+    dense = segmenter.dense.classify(scores[[0, 1, 3]], encoded, free)
     result = by_hand(segmenter, FakeSam(answers)).masks(encoded, dense, free)
     expected[:, 16:24] = 1  # nothing keeps the cat from there
     assert np.array_equal(result.label_map, expected)
@@ -365,9 +373,9 @@ def blurred(features, guide, size):
 def test_ones_own_upsampler(preset, image):
     own = Segmenter.from_preset(preset, device="cpu", upsampler=blurred, config=EAGER)
     result = own.segment(image, WORDS)
-    assert result.settings["upsampler"] == "blurred" and result.settings["loftup"] == "off"
+    assert result.settings["upsampler"] == "blurred" and result.settings["upsampler_code"]
     plain = Segmenter.from_preset(preset, device="cpu", upsampler="bicubic", config=EAGER)
-    assert plain.config.upsampler == "bicubic" == plain.segmentor.upsampler
+    assert plain.config.upsampler == "bicubic" == plain.dense.config.upsampler
     assert not np.array_equal(plain.segment(image, WORDS).dense_map, result.dense_map)
 
 

@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from models.backbones.build import build_backbone
-from models.clip_dense import ATTENTIONS, dense_features
+from models.clip_dense import dense_features
+from models.dense_methods import METHODS
 from models.presets import MODELS
 from models.weight_files import WeightsError, WeightsNotFoundError
 from models.weights import build_clip
@@ -23,7 +24,7 @@ def images() -> torch.Tensor:
 
 def test_attention_variants_of_a_preset(images):
     seen = []
-    for attention in ATTENTIONS:
+    for attention in METHODS:
         backbone = build_backbone("tiny", attention=attention, random_weights=True)
         assert (backbone.dim, backbone.patch) == (128, 16) and backbone.text.scale > 1
         features = backbone.features(images)

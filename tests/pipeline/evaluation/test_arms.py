@@ -2,28 +2,30 @@
 
 import dataclasses
 import functools
+import re
 
 import numpy as np
 import pytest
 import torch
 
-import models.loftup_sclip_segmentor
-import models.sclip_segmentor
+import models.networks
+from models.dense import Dense
 from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
 from models.presets import AutomaticMasks
 from models.protocols import PROTOCOLS
 from models.sclip_segmentor import SCLIPSegmentor
+from models.weight_files import WeightsNotFoundError
 from pipeline.config import PipelineConfig
-from pipeline.datasets.voc import CLASSES, Truth
+from pipeline.datasets.base import GroundTruth
+from pipeline.datasets.voc import CLASSES, LABELS
+from pipeline.evaluation.arms import BASES as KNOWN
 from pipeline.evaluation.arms import (
     MODIFIERS,
     ORACLES,
-    UPSAMPLERS,
     parse_arm,
     parse_arms,
 )
 from pipeline.evaluation.runner import ArmRunner
-from pipeline.segmenter import Segmenter
 from pipeline.world.scenes import load_world, render_scene
 
 from ..datasets.voc_folders import (
@@ -70,7 +72,7 @@ FINAL = {
 
 
 def test_these_tests_know_every_part():
-    assert set(UPSAMPLERS) == set(BASES)
+    assert set(KNOWN) == set(BASES)
     assert set(MODIFIERS) == {"sam2", *DENSE, *FINAL}
     assert set(ORACLES) == {"oracle-points", "oracle-masks"}
 
@@ -78,37 +80,35 @@ def test_these_tests_know_every_part():
 @pytest.mark.parametrize("base", BASES)
 def test_bases(base):
     arm = parse_arm(base)
-    assert arm.name == base and not arm.final and not arm.config and not arm.needs_sam
+    assert arm.name == base and not arm.final and not arm.needs_sam
     assert arm.oracle is None
-    assert BASES[base].items() <= arm.dense.items()
+    assert BASES[base].items() <= arm.changes.items()
     final = parse_arm(f"{base}+sam2")
-    assert final.final and final.needs_sam and final.dense == arm.dense and not final.config
+    assert final.final and final.needs_sam and final.changes == arm.changes
 
 
 @pytest.mark.parametrize("word", DENSE)
 def test_modifiers_of_the_dense_map(word):
     base = "anyup" if word in ("features", "scores") else "loftup"
-    plain = parse_arm(base).dense
-    assert parse_arm(f"{base}+{word}").dense == plain | DENSE[word]
+    plain = parse_arm(base).changes
+    assert parse_arm(f"{base}+{word}").changes == plain | DENSE[word]
     for name in (f"{base}+{word}+sam2", f"{base}+sam2+{word}"):
         arm = parse_arm(name)
         assert arm.name == name and arm.final
-        assert arm.dense == plain | DENSE[word] and arm.config == {}
+        assert arm.changes == plain | DENSE[word]
 
 
 @pytest.mark.parametrize("word", FINAL)
 def test_modifiers_of_the_prompts(word):
     for name in (f"none+sam2+{word}", f"none+{word}+sam2"):
         arm = parse_arm(name)
-        assert arm.final and arm.config == FINAL[word] and arm.dense == parse_arm("none").dense
+        assert arm.final and arm.changes == parse_arm("none").changes | FINAL[word]
 
 
 def test_modifiers_add_up():
     arm = parse_arm("mean+sam2+multi+box+negatives+point+pamr+whole+maskclip+channel_norm")
-    assert arm.config == {
-        "strategy": "multi", "prompt_box": True, "negative_points": 2, "prompt_mask": False
-    }  # fmt: skip
-    assert arm.dense == parse_arm("mean").dense | {
+    assert arm.changes == parse_arm("mean").changes | {
+        "strategy": "multi", "prompt_box": True, "negative_points": 2, "prompt_mask": False,
         "use_pamr": True, "whole_image": True, "attention": "maskclip", "text_space": "channel_norm"
     }  # fmt: skip
 
@@ -139,7 +139,7 @@ def test_oracles(name):
         ("loftup+sam2+sam2", "give only one of +sam2 +sam2"),
         ("bilinear+channel_norm", "+channel_norm is for loftup and mean only"),
         ("probability+restored", "+restored is for loftup and mean only"),
-        ("loftup+scores", "+scores is for none, bilinear, bicubic, jbu, guided, anyup only"),
+        ("loftup+scores", "upsampler loftup upsamples features, not scores"),
         ("probability+features", "+features is for none, bilinear, "),
         ("mean+features+scores", "give only one of +features +scores"),
         ("oracle-points+sam2", "(oracles take no modifiers)"),
@@ -150,7 +150,7 @@ def test_refusals(name, message):
     with pytest.raises(ValueError) as caught:
         parse_arm(name)
     text = str(caught.value)
-    assert message in text and repr(name) in text and "\n" not in text and len(text) < 300
+    assert message in text and repr(name) in text and "\n" not in text and len(text) < 700
 
 
 def test_lists_of_arms():
@@ -174,10 +174,12 @@ def image() -> np.ndarray:
 @pytest.fixture
 def runner(random_segmenter) -> ArmRunner:
     segmenter = random_segmenter
-    return ArmRunner(segmenter.segmentor, segmenter.sam, RANDOM_PROTOCOL, segmenter.config)
+    return ArmRunner(segmenter.dense, RANDOM_PROTOCOL, LABELS, config=segmenter.config)
 
 
-def run(runner: ArmRunner, image: np.ndarray, *names: str, truth: Truth | None = None) -> dict:
+def run(
+    runner: ArmRunner, image: np.ndarray, *names: str, truth: GroundTruth | None = None
+) -> dict:
     return {arm.name: found for arm, found in runner.run(image, parse_arms(names), truth)}
 
 
@@ -208,9 +210,7 @@ DENSE_ARMS = {
 
 
 def test_dense_arms_are_what_the_plain_way_gives(random_preset, runner, image, monkeypatch):
-    for module in (models.sclip_segmentor, models.loftup_sclip_segmentor):  # read files once
-        for name in {"load_clip", "load_loftup"} & vars(module).keys():
-            monkeypatch.setattr(module, name, functools.cache(getattr(module, name)))
+    monkeypatch.setattr(models.networks, "load_clip", functools.cache(models.networks.load_clip))
     # All in one run: nothing that they share may leak from one to the next.
     found = run(runner, image, *DENSE_ARMS)
     for name, settings in DENSE_ARMS.items():
@@ -228,13 +228,13 @@ def test_dense_arms_are_what_the_plain_way_gives(random_preset, runner, image, m
 
 def test_mean_is_half_of_both(random_preset, runner, image, monkeypatch):
     seen = []
-    classify = SCLIPSegmentor.classify
+    classify = Dense.classify
 
     def spy(self, scores, *arguments, **keywords):
         seen.append(scores.clone())
         return classify(self, scores, *arguments, **keywords)
 
-    monkeypatch.setattr(SCLIPSegmentor, "classify", spy)
+    monkeypatch.setattr(Dense, "classify", spy)
     found = run(runner, image, "mean", "bilinear", "loftup")
     mean, bilinear, loftup = seen
     assert torch.equal(mean, 0.5 * bilinear + 0.5 * loftup)
@@ -262,9 +262,8 @@ def test_mean_is_half_of_both(random_preset, runner, image, monkeypatch):
 )
 def test_final_arms_are_what_the_segmenter_gives(name, changes, random_segmenter, runner, image):
     found = run(runner, image, "bilinear", name)[name]
-    segmentor = runner.segmentor_of(parse_arm(name))
-    config = dataclasses.replace(random_segmenter.config, **changes)
-    plain = Segmenter(segmentor, random_segmenter.sam, config)
+    changes = parse_arm(name).dense_changes | changes
+    plain = random_segmenter.with_config(protocol=RANDOM_PROTOCOL, **changes)
     result = plain.segment(image, RANDOM_PROTOCOL.vocabulary())
     # Else this would say little:
     assert len(result) > 3 and set(result.sources) == {"sam2", "region"}
@@ -282,10 +281,10 @@ def test_final_arms_are_what_the_segmenter_gives(name, changes, random_segmenter
 
 
 def test_without_background_the_dense_map_fills_the_gaps(random_segmenter, image):
-    sam, config = random_segmenter.sam, PipelineConfig(min_confidence=0.7)
-    runner = ArmRunner(random_segmenter.segmentor, sam, WITHOUT_BACKGROUND, config)
+    config = PipelineConfig(min_confidence=0.7)
+    runner = ArmRunner(random_segmenter.dense, WITHOUT_BACKGROUND, LABELS, config=config)
     found = run(runner, image, "bilinear", "bilinear+sam2")
-    segmenter = Segmenter(runner.segmentor_of(parse_arm("bilinear")), sam, config)
+    segmenter = runner.segmenter_of(parse_arm("bilinear+sam2"))
     result = segmenter.segment(image, WITHOUT_BACKGROUND.vocabulary())
     gaps = result.label_map == 0
     assert gaps.any() and not gaps.all()
@@ -305,7 +304,7 @@ def test_labels_are_vocs():
         load_world(), np.random.default_rng(0), size=(200, 300), objects=(1, 1), nouns=("horse",),
         side=(150.0, 170.0),
     )  # fmt: skip
-    runner = ArmRunner(segmentor, None, protocol)
+    runner = ArmRunner(segmentor, protocol, LABELS)
     labels = run(runner, scene.image, "bilinear")["bilinear"].labels
     assert np.mean(labels[scene.instances > 0] == 13) > 0.8
     assert np.mean(labels[scene.instances == 0] == 0) > 0.9
@@ -328,10 +327,10 @@ def calls(random_segmenter, monkeypatch):
 
         monkeypatch.setattr(owner, method, counted)
 
-    segmentor, sam = random_segmenter.segmentor, random_segmenter.sam
-    count(segmentor.clip.visual.conv1, "forward", "clip")
-    count(segmentor.loftup, "upsample_scores", "loftup")
-    count(sam.model, "forward_image", "sam")
+    networks = random_segmenter.networks
+    count(networks.network("clip").visual.conv1, "forward", "clip")
+    count(networks.network("loftup"), "upsample_scores", "loftup")
+    count(networks.network("sam2"), "forward_image", "sam")
     return counts
 
 
@@ -343,11 +342,11 @@ def test_costly_networks_run_once_per_image(runner, calls):
     assert calls == {"clip": 2, "loftup": 2, "sam": 2}
 
 
-def test_many_arms_share_as_well(runner, image, calls):
-    preset = runner.segmentor.preset  # a coarse grid is faster
+def test_many_arms_share_as_well(runner, image, calls, monkeypatch):
+    preset = runner.networks.preset  # a coarse grid is faster
     sam = dataclasses.replace(preset.sam, automatic=AutomaticMasks(points_per_side=4))
-    runner.segmentor.preset = dataclasses.replace(preset, sam=sam)
-    truth = Truth(labels=blocks(SIZE, (12, 5, 5, 40, 50)), objects=None)
+    monkeypatch.setattr(runner.networks, "preset", dataclasses.replace(preset, sam=sam))
+    truth = GroundTruth(labels=blocks(SIZE, (12, 5, 5, 40, 50)), objects=None)
     run(
         runner, image, "loftup+sam2", "mean+sam2", "mean+pamr", "bilinear+sam2+peak", "none",
         "loftup+pamr", "oracle-points", "oracle-masks", truth=truth,
@@ -360,7 +359,12 @@ def test_many_arms_share_as_well(runner, image, calls):
 def test_only_what_is_needed_runs(runner, image, calls):
     run(runner, image, "bilinear")
     assert calls == {"clip": 1, "loftup": 0, "sam": 0}
-    run(runner, image.copy(), "oracle-points", truth=Truth(blocks(SIZE, (1, 0, 0, 9, 9)), None))
+    run(
+        runner,
+        image.copy(),
+        "oracle-points",
+        truth=GroundTruth(blocks(SIZE, (1, 0, 0, 9, 9)), None),
+    )
     assert calls == {"clip": 1, "loftup": 0, "sam": 1}
 
 
@@ -379,22 +383,25 @@ def test_times_are_those_of_an_arm_alone(runner, image):
 
 
 def test_the_segmentor_given_stays_as_it_was(random_segmenter, runner, image):
-    before = {k: v for k, v in vars(random_segmenter.segmentor).items() if k != "encode_text"}
+    before = dict(vars(random_segmenter.dense))
     run(runner, image, "none+maskclip+pamr+whole", "mean+channel_norm+sam2+multi")
-    assert before.items() <= vars(random_segmenter.segmentor).items()
-    assert runner.segmentor_of(parse_arm("none")).protocol is RANDOM_PROTOCOL
+    assert before == vars(random_segmenter.dense)
+    assert runner.dense_of(parse_arm("none")).protocol is RANDOM_PROTOCOL
 
 
 def test_settings_tell_what_decides(runner):
     def settings(name):
-        return runner.settings(parse_arm(name))
+        return runner.record(parse_arm(name))
 
-    assert settings("bilinear")["dense"]["upsampler"] == "bilinear"
-    assert settings("bilinear")["final"] is None
-    assert settings("bilinear+sam2")["dense"] == settings("bilinear")["dense"]
-    final = settings("bilinear+sam2+multi")["final"]
+    assert settings("bilinear")["upsampler"] == "bilinear"
+    assert "strategy" not in settings("bilinear")
+    dense = {k: v for k, v in settings("bilinear").items() if k != "weights"}
+    assert dense.items() <= settings("bilinear+sam2").items()
+    final = settings("bilinear+sam2+multi")
     assert final["strategy"] == "multi" and final["min_confidence"] == 0.4
-    assert "attention" not in final  # the dense map's own
+    assert settings("bilinear")["weights"].keys() == {"clip"}
+    assert final["weights"].keys() == {"clip", "sam2"}
+    assert settings("oracle-points")["weights"].keys() == {"sam2"}
     names = [*DENSE_ARMS, "mean", "mean+sam2", "mean+sam2+box", *ORACLES]
     assert len({str(settings(name)) for name in names}) == len(names) - 2  # +csa, +restored
 
@@ -416,13 +423,73 @@ def test_background_has_no_say_where_it_is_not_scored(random_segmenter, image):
     labels = blocks(SIZE, (12, 20, 20, 30, 30))
     mask = blocks(SIZE, (1, 10, 10, 40, 60)).astype(bool)  # mostly background
     for protocol, value in ((RANDOM_PROTOCOL, 0), (WITHOUT_BACKGROUND, 12)):
-        runner = ArmRunner(random_segmenter.segmentor, EverythingSam(mask), protocol)
-        found = run(runner, image, "oracle-masks", truth=Truth(labels, None))["oracle-masks"]
+        runner = ArmRunner(random_segmenter.dense, protocol, LABELS, sam=EverythingSam(mask))
+        found = run(runner, image, "oracle-masks", truth=GroundTruth(labels, None))["oracle-masks"]
         assert np.array_equal(found.labels, mask * np.uint8(value))
         assert found.prompts is None and found.masks == []
 
 
 def test_no_silent_loftup(random_preset, image):
-    segmentor = SCLIPSegmentor("cpu", preset=random_preset, verbose=False)
-    with pytest.raises(AssertionError, match="LoftUp is loaded"):
-        run(ArmRunner(segmentor, None, RANDOM_PROTOCOL), image, "loftup")
+    preset = dataclasses.replace(random_preset, loftup="nowhere.bin")
+    runner = ArmRunner(Dense(models.networks.Networks(preset, "cpu")), RANDOM_PROTOCOL, LABELS)
+    for ask in (runner.load, lambda arms: list(runner.run(image, arms))):
+        ask(parse_arms(["bilinear"]))
+        with pytest.raises(WeightsNotFoundError, match=r"nowhere\.bin does not exist"):
+            ask(parse_arms(["loftup"]))
+
+
+OWN = """
+import torch.nn.functional as F
+from models.upsamplers import Upsampler
+
+def nearest(features, guide, size):
+    return F.interpolate(features, size, mode="nearest-exact")
+
+class Nearest(Upsampler):
+    def upsample(self, features, guide, size):
+        return nearest(features, guide, size)
+
+def narrow(features, guide, size):
+    return nearest(features, guide, (size[0], size[1] - 1))
+
+def broken(features, guide, size):
+    return nearest(features, guide, size) * float("nan")
+"""
+
+
+def test_an_upsampler_of_ones_own_is_an_arm(runner, image, tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    names = [f"mine={file}:nearest", f"ours={file}:Nearest+sam2+box", "none+features"]
+    found = run(runner, image, *names)
+    assert list(found) == ["mine", "ours+sam2+box", "none+features"]
+    assert np.array_equal(found["mine"].labels, found["none+features"].labels)
+    assert found["ours+sam2+box"].prompts
+    record = runner.record(parse_arm(names[0]))
+    assert record["upsampler"] == "mine" and len(record["upsampler_code"]) == 16
+    for name, message in {
+        f"a={file}:narrow": "upsampler a must give a tensor of shape",
+        f"a={file}:broken": "upsampler a must give finite floating-point values, got NaN",
+        f"a={file}:gone": "own upsampler 'a=.*:gone': AttributeError",
+        f"none={file}:nearest": "needs a name of letters and digits that is not taken",
+        "a=own:nearest": "expected NAME=path/to/file.py:function_or_class",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            run(runner, image, name)
+    with pytest.raises(FileNotFoundError, match=r"there is no file gone\.py"):
+        parse_arm("a=gone.py:nearest")
+
+
+def test_any_setting_is_a_modifier():
+    arm = parse_arm("loftup+sam2+loftup_share=0.3+min_score=0+prompt_box=on+strategy=peak")
+    expected = {"loftup_share": 0.3, "min_score": 0.0, "prompt_box": True, "strategy": "peak"}
+    assert expected.items() <= arm.changes.items()
+    for name, message in {
+        "loftup+min_score=0": "about SAM 2's prompts; add +sam2",
+        "loftup+sam2+min_score=5": "min_score must be between 0 and 1, got 5",
+        "loftup+sam2+min_score=a": "min_score='a' is no number",
+        "loftup+use_pamr=maybe": "use_pamr is on or off, got 'maybe'",
+        "loftup+upsampler=jbu": "unknown +upsampler=jbu",
+    }.items():
+        with pytest.raises(ValueError, match=re.escape(message)):
+            parse_arm(name)
