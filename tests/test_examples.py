@@ -12,8 +12,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pytest
 
-import models.loftup_sclip_segmentor
-import models.sclip_segmentor
+import models.networks
+import models.weights
 import pipeline.sam2_prompting
 import pipeline.segmenter
 from models.protocols import PROTOCOLS
@@ -30,10 +30,10 @@ PAGES = [
 
 # The examples load the same models again and again; what is loaded is only read.
 ONCE = {
-    "load_clip": (functools.cache(load_clip), models.sclip_segmentor),
-    "load_loftup": (functools.cache(load_loftup), models.loftup_sclip_segmentor),
-    "load_sam2": (functools.cache(load_sam2), pipeline.segmenter, pipeline.sam2_prompting),
-    "TextEncoder": (functools.cache(TextEncoder), models.sclip_segmentor),
+    "load_clip": (functools.cache(load_clip), models.networks),
+    "load_loftup": (functools.cache(load_loftup), models.weights),
+    "load_sam2": (functools.cache(load_sam2), models.networks, pipeline.sam2_prompting),
+    "TextEncoder": (functools.cache(TextEncoder), models.networks),
 }
 
 

@@ -28,8 +28,7 @@ from PIL import Image
 
 import clip_guided_segmentation_loftup as one
 import compare_loftup_results as two
-import pipeline.segmenter
-from models import loftup_sclip_segmentor, sclip_segmentor
+from models import networks, weights
 from models.presets import Preset, get_preset
 from models.sclip_segmentor import SCLIPSegmentor
 from models.text import DEFAULT_TEMPLATES, TextEncoder
@@ -285,13 +284,11 @@ def small(
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     monkeypatch.setattr(Segmenter, "from_preset", from_preset)
-    monkeypatch.setattr(sclip_segmentor, "TextEncoder", encoder)
-    monkeypatch.setattr(sclip_segmentor, "load_clip", functools.cache(sclip_segmentor.load_clip))
-    monkeypatch.setattr(
-        loftup_sclip_segmentor, "load_loftup", functools.cache(loftup_sclip_segmentor.load_loftup)
-    )
-    sam = pipeline.segmenter.load_sam2(random_preset.sam)
-    monkeypatch.setattr(pipeline.segmenter, "load_sam2", lambda preset, **options: sam)
+    monkeypatch.setattr(networks, "TextEncoder", encoder)
+    monkeypatch.setattr(networks, "load_clip", functools.cache(networks.load_clip))
+    monkeypatch.setattr(weights, "load_loftup", functools.cache(weights.load_loftup))
+    sam = networks.load_sam2(random_preset.sam)
+    monkeypatch.setattr(networks, "load_sam2", lambda preset, **options: sam)
     monkeypatch.setattr(visualize, "MAIN", (45, 60))
     monkeypatch.setattr(comparison_figure, "BUDGET", (200, 2000))
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from models.presets import GRID_PROMPTS
 
-from ..datasets.base import Dataset, GroundTruth
+from ..datasets.base import GroundTruth
 from ..result import decode_rle
 from .metrics import (
     class_accuracy,
@@ -32,9 +33,11 @@ METRICS = ("mIoU", "boundary_IoU", "edge_mIoU")
 class ArmScores:
     """Sums of one arm over the images, and what the bootstrap and the plots need of each."""
 
-    def __init__(self, dataset: Dataset, *, background: bool = True) -> None:
-        """Of predictions on a data set; `background` says whether its label 0 is averaged."""
-        self.labels, self.ignore = dataset.labels, dataset.ignore
+    def __init__(
+        self, labels: Sequence[str], *, ignore: int = 255, background: bool = True
+    ) -> None:
+        """Of a data set's labels; `background` says whether label 0 is averaged."""
+        self.labels, self.ignore = tuple(labels), ignore
         self.first = 0 if background else 1  # label that is averaged
         self.confusion = np.zeros((len(self.labels), len(self.labels)), np.int64)
         self.counts: dict[str, list[np.ndarray]] = {name: [] for name in METRICS}  # N × (2, C)

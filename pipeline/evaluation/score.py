@@ -51,7 +51,10 @@ def score(
     Raises:
         ValueError, FileNotFoundError: a prediction is missing or damaged.
     """
-    scores = {name: ArmScores(dataset, background=background) for name in arms}
+    scores = {
+        name: ArmScores(dataset.labels, ignore=dataset.ignore, background=background)
+        for name in arms
+    }
     left_out = {failure.id: failure for failure in failed}
     for image_id in tqdm(dataset.ids, desc="scoring", unit="image", disable=None):
         if image_id in left_out:

@@ -22,8 +22,7 @@ import pytest
 import torch
 from PIL import Image
 
-import models.loftup_sclip_segmentor
-import models.weights
+import models.networks
 import pipeline.evaluation.report.outputs
 from benchmarks.voc import ARMS, main
 from pipeline.datasets.voc import CLASSES
@@ -41,16 +40,17 @@ SIZE = (100, 140)
 ENVIRONMENT = {"GIT_DIR": str(ROOT / "nowhere"), "OMP_NUM_THREADS": "1"}
 
 
-load_clip_once = functools.cache(models.loftup_sclip_segmentor.LoftUpSCLIPSegmentor)
-load_sam_once = functools.cache(models.weights.load_sam2)
+load_once = {
+    name: functools.cache(getattr(models.networks, name)) for name in ("load_clip", "load_sam2")
+}
 
 
 def prepare(patch: pytest.MonkeyPatch) -> None:
     """The subprocesses' environment here as well; models are loaded once."""
     for name, value in ENVIRONMENT.items():
         patch.setenv(name, value)
-    patch.setattr(models.loftup_sclip_segmentor, "LoftUpSCLIPSegmentor", load_clip_once)
-    patch.setattr(models.weights, "load_sam2", load_sam_once)
+    for name, load in load_once.items():
+        patch.setattr(models.networks, name, load)
 
 
 @pytest.fixture(autouse=True)

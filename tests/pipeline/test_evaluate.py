@@ -14,18 +14,14 @@ import torch
 from models.protocols import PROTOCOLS, Protocol
 from models.sclip_segmentor import SCLIPSegmentor
 from pipeline.datasets.voc import IGNORE, LABELS, VocDataset
-from pipeline.evaluate import (
-    evaluate_on_pascal_voc,
-    image_table,
-    results,
-    score,
-    voc_protocol,
-)
+from pipeline.evaluate import evaluate_on_pascal_voc
 from pipeline.evaluation.arms import parse_arms
 from pipeline.evaluation.predict import Failure, predict
 from pipeline.evaluation.ranks import Ranks
 from pipeline.evaluation.runner import ArmRunner
+from pipeline.evaluation.score import image_table, results, score, scoring_protocol
 from pipeline.result import encode_rle
+from pipeline.segmenter import Segmenter
 
 from .datasets.voc_folders import (
     RANDOM_PROTOCOL,
@@ -177,16 +173,16 @@ def test_nothing_can_be_read(dataset, folder):
 
 
 def test_protocols():
-    assert voc_protocol("sclip-voc21") is PROTOCOLS["sclip-voc21"]
-    assert voc_protocol(RANDOM_PROTOCOL) is RANDOM_PROTOCOL
+    assert scoring_protocol("sclip-voc21", LABELS) is PROTOCOLS["sclip-voc21"]
+    assert scoring_protocol(RANDOM_PROTOCOL, LABELS) is RANDOM_PROTOCOL
     fitting = [name for name, protocol in PROTOCOLS.items() if protocol.class_names]
     for protocol, name in (("open", "open"), (Protocol(name="mine", logit_scale=1), "mine")):
         with pytest.raises(ValueError) as caught:
-            voc_protocol(protocol)
+            scoring_protocol(protocol, LABELS)
         expected = f"protocol {name!r} names no classes of VOC; valid: {', '.join(fitting)}"
         assert str(caught.value) == expected
     with pytest.raises(ValueError, match="unknown protocol 'voc22'; valid: sclip-voc21"):
-        voc_protocol("voc22")
+        scoring_protocol("voc22", LABELS)
 
 
 # From here on, both passes.
@@ -207,7 +203,7 @@ def of_benchmark(noise, random_segmenter, tmp_path_factory) -> dict:
     """What the benchmark says of arms."""
     folder, names = tmp_path_factory.mktemp("made"), ["bilinear", "loftup", "loftup+sam2"]
     segmenter = random_segmenter
-    runner = ArmRunner(segmenter.segmentor, segmenter.sam, RANDOM_PROTOCOL, segmenter.config)
+    runner = ArmRunner(segmenter.dense, RANDOM_PROTOCOL, LABELS, config=segmenter.config)
     failed = predict(noise, runner, parse_arms(names), folder, Ranks(0, 1, torch.device("cpu")))
     return results(noise, *score(noise, names, folder, failed))["arms"]
 
@@ -226,7 +222,7 @@ def test_a_segmentor_scores_as_its_arm(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     segmentor = {
         "bilinear": lambda: SCLIPSegmentor("cpu", preset=random_preset, verbose=False),
-        "loftup": lambda: random_segmenter.segmentor,
+        "loftup": lambda: random_segmenter.dense,
         "loftup+sam2": lambda: random_segmenter,
     }[arm]()
     found = evaluate_on_pascal_voc(segmentor, noise.root, protocol=RANDOM_PROTOCOL)
@@ -245,7 +241,7 @@ def test_a_segmentor_scores_as_its_arm(
     assert all(time["median"] >= 0 for time in found["timings"].values())
     json.dumps(found, allow_nan=False)
     assert list(tmp_path.iterdir()) == []  # nothing is kept
-    dense = getattr(segmentor, "segmentor", segmentor)
+    dense = segmentor.dense if isinstance(segmentor, Segmenter) else segmentor
     assert dense.protocol.name == "random"  # its own again
 
 
@@ -283,7 +279,7 @@ def test_an_output_folder_is_continued(noise, random_segmenter, tmp_path, monkey
         return run(self, image, *arguments)
 
     monkeypatch.setattr(ArmRunner, "run", counted)
-    dense, settings = random_segmenter.segmentor, {"protocol": RANDOM_PROTOCOL, "output": tmp_path}
+    dense, settings = random_segmenter.dense, {"protocol": RANDOM_PROTOCOL, "output": tmp_path}
     first = evaluate_on_pascal_voc(dense, noise.root, limit=1, **settings)
     assert images == [(48, 70)] and first["images"]["scored"] == 1
     both = evaluate_on_pascal_voc(dense, noise.root, **settings)
@@ -305,7 +301,9 @@ def test_bad_input(noise, random_segmenter, tmp_path):
     assert str(caught.value) == (
         "segmentor must be an SCLIPSegmentor (or a subclass) or a Segmenter, got str"
     )
-    with pytest.raises(ValueError, match="names no classes of VOC; valid: sclip-voc21, sclip-voc2"):
+    with pytest.raises(
+        ValueError, match="does not name the classes of this data set; valid: sclip-voc21, sc"
+    ):
         evaluate_on_pascal_voc(random_segmenter, noise.root, protocol="open")
     with pytest.raises(FileNotFoundError, match="VOC folder not found"):
         evaluate_on_pascal_voc(random_segmenter, tmp_path / "nowhere")

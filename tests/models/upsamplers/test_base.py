@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-import pipeline.segmenter
+import models.networks
 from models.anyup.network import AnyUp
 from models.loftup.network import LoftUp, restore_text_space
 from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
@@ -231,7 +231,7 @@ def test_the_segmentor_takes_ones_own(random_preset, image):
         return nearest(features, guide, size)
 
     segmentor = LoftUpSCLIPSegmentor("cpu", preset=random_preset, upsampler=own)
-    assert not segmentor.use_loftup and not hasattr(segmentor, "loftup")
+    assert not segmentor.use_loftup
     plain = SCLIPSegmentor("cpu", preset=random_preset, upsampler="none")
     for found, expected in zip(
         logits_and_features(segmentor, image), logits_and_features(plain, image), strict=True
@@ -239,7 +239,7 @@ def test_the_segmentor_takes_ones_own(random_preset, image):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     guide = torch.from_numpy(image).movedim(2, 0)[None] / 255
     torch.testing.assert_close(seen[0], guide, atol=1e-6, rtol=0)
-    with pytest.raises(ValueError, match="upsampler own enlarges features, not scores: take ups"):
+    with pytest.raises(ValueError, match="upsampler own upsamples features, not scores: take ups"):
         SCLIPSegmentor("cpu", preset=random_preset, upsampler=own, upsampled="scores")
 
 
@@ -251,20 +251,22 @@ def test_the_example_in_the_readme_runs_as_written(random_preset, image, monkeyp
         if "def blurred" in block
     )
     assert len(example.splitlines()) == 10
-    monkeypatch.setattr(pipeline.segmenter, "get_preset", lambda name: random_preset)  # small
+    monkeypatch.setattr(models.networks, "get_preset", lambda name: random_preset)  # small
     names = {}
     exec(example, names)
     segmenter = names["segmenter"]
     result = segmenter.segment(image, WORDS)
     assert result.label_map.shape == image.shape[:2]
     assert result.settings["upsampler"] == "blurred"
-    encoded = segmenter.segmentor.encode(image)
+    encoded = segmenter.dense.encode(image)
     guide = torch.from_numpy(image).movedim(2, 0)[None] / 255
     expected = names["blurred"](encoded.windows.features, guide, (48, 48))[0]
-    found = logits_and_features(segmenter.segmentor, encoded)[1]
+    found = segmenter.dense.features(encoded)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_sclip_alone_knows_no_loftup(random_preset):
-    with pytest.raises(ValueError, match=r"unknown upsampler 'loftup'; valid: none, .*, anyup$"):
+    with pytest.raises(
+        ValueError, match=r"upsampler 'loftup' is LoftUpSCLIPSegmentor's; .* none, .*, anyup$"
+    ):
         SCLIPSegmentor("cpu", preset=random_preset, upsampler="loftup")

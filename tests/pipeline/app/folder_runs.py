@@ -11,7 +11,9 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
+from models.networks import digest
 from models.protocols import Protocol
+from pipeline.config import PipelineConfig
 from pipeline.result import Segmentation
 from pipeline.segmenter import Segmenter
 
@@ -28,11 +30,13 @@ class FastSegmenter(Segmenter):
         protocol = Protocol(
             name="fake", logit_scale=40, short_side=48, long_side=256, window=48, stride=24
         )
-        segmentor = SimpleNamespace(
-            clip=clip, preset=SimpleNamespace(name="fake"), protocol=protocol, upsampler="bilinear"
+        self.networks = SimpleNamespace(
+            preset=SimpleNamespace(name="fake"),
+            clip=clip,
+            fingerprints=lambda config, sam: {"clip": digest(clip)},
         )
-        super().__init__(segmentor, None)
-        self.config = dataclasses.replace(self.config, **settings)
+        self.dense = SimpleNamespace(protocol=protocol)
+        self.config = PipelineConfig(protocol=protocol, **settings)
         self.before = before
         self.seen: list[str] = []  # paths of the images that were segmented
 

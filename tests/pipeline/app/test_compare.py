@@ -6,10 +6,12 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from torch.nn import functional as F
 
 import models.text
 from models.presets import Preset
-from models.sclip_segmentor import SCLIPSegmentor
+from models.upsamplers import load_upsampler
+from models.weight_files import WeightsNotFoundError
 from pipeline.app.compare import Comparison, compare, measure
 from pipeline.config import PipelineConfig
 from pipeline.result import Segmentation, decode_rle
@@ -144,9 +146,7 @@ def test_both_arms_are_what_separate_runs_give(preset, segmenter, image, tmp_pat
     agreement = comparison.metrics["agreement"]["dense"]["pixel_agreement"]
     assert agreement == pytest.approx(100 * (one == other).mean())
     assert comparison.metrics == measure(comparison.without, comparison.with_loftup)
-    assert (
-        segmenter.segmentor.use_loftup and segmenter.config.upsampler == "loftup"
-    )  # left as it was
+    assert segmenter.config.upsampler == "loftup"  # left as it was
 
     comparison.save_json(tmp_path / "a" / "c.json")
     data = json.loads((tmp_path / "a" / "c.json").read_text(encoding="utf-8"))
@@ -154,7 +154,7 @@ def test_both_arms_are_what_separate_runs_give(preset, segmenter, image, tmp_pat
     for arm, found in comparison.results.items():
         told = data["results"][arm]
         assert told["settings"]["upsampler"] == arm
-        assert (told["settings"]["loftup"] == "off") == (arm == "bilinear")
+        assert ("loftup" in told["settings"]["weights"]) == (arm == "loftup")
         assert told["versions"]["torch"] and told["class_names"] == ["cow", "peacock", "sofa"]
         assert data["arms"][arm]["masks"] == len(told["masks"])
         for record, mask in zip(told["masks"], found.masks, strict=True):
@@ -169,8 +169,8 @@ def test_every_network_encodes_once_and_counts_for_both(preset, image, monkeypat
         plain = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *a, **k: calls.append(name) or plain(*a, **k))
 
-    clip = segmenter.segmentor.clip
-    segmenter.segmentor.batch = 99  # all windows in one call of the visual tower
+    clip = segmenter.networks.network("clip")
+    segmenter.networks.batch = 99  # all windows in one call of the visual tower
     count(clip.visual.conv1, "forward")
     count(models.text, "encode_words")
     count(segmenter.sam.model, "forward_image")
@@ -184,8 +184,7 @@ def test_every_network_encodes_once_and_counts_for_both(preset, image, monkeypat
 
 
 def test_an_arm_without_prompts_does_not_pay_for_sam(segmenter, image):
-    strict = dataclasses.replace(EAGER, min_region_size=50 * 75 + 1, upsampler="loftup")
-    nothing = Segmenter(segmenter.segmentor, segmenter.sam, strict, segmenter.names)
+    nothing = segmenter.with_config(min_region_size=50 * 75 + 1)
     metrics = compare(nothing, image, WORDS).metrics
     for arm in metrics["arms"].values():
         assert arm["prompts"] == arm["masks"] == 0 and "sam_image" not in arm["seconds"]
@@ -201,8 +200,18 @@ def test_thin_images(segmenter, size):
     assert area["unnamed"] == 0 and sum(area["classes"].values()) == pytest.approx(100)
 
 
-def test_a_segmenter_without_loftup_is_refused(preset, segmenter, image):
-    plain = SCLIPSegmentor("cpu", preset=preset, verbose=False)
-    for other in (load(preset, False), Segmenter(plain, segmenter.sam, EAGER)):
-        with pytest.raises(ValueError, match="load it with use_loftup=True"):
-            compare(other, image, WORDS)
+def test_upsamplers_of_ones_own(segmenter, image):
+    def doubled(features, guide, size):
+        return 2 * F.interpolate(features, size, mode="bilinear")
+
+    plain = load_upsampler("bilinear")
+    comparison = compare(segmenter, image, WORDS, upsamplers=(plain, doubled))
+    assert comparison.arms == ("Resize", "doubled")
+    with pytest.raises(ValueError, match="both upsamplers are called 'doubled'"):
+        compare(segmenter, image, WORDS, upsamplers=(doubled, doubled))
+
+
+def test_a_missing_loftup_is_told(preset, image):
+    segmenter = load(dataclasses.replace(preset, loftup="nowhere.bin"), False)
+    with pytest.raises(WeightsNotFoundError, match=r"nowhere\.bin does not exist"):
+        compare(segmenter, image, WORDS)

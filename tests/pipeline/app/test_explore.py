@@ -106,10 +106,10 @@ def calls(random_segmenter, monkeypatch) -> list[str]:
 
         monkeypatch.setattr(owner, name, counted)
 
-    segmentor = type(random_segmenter.segmentor)
+    segmentor = type(random_segmenter.dense)
     count(segmentor, "encode")
     count(segmentor, "dense")
-    count(type(random_segmenter.sam.model), "forward_image")
+    count(type(random_segmenter.networks.network("sam2")), "forward_image")
     count(Segmenter, "masks")
     return done
 

@@ -159,7 +159,7 @@ def test_other_settings_are_refused(photos, tmp_path):
     segment_folder(FastSegmenter(), photos, WORDS, output)
     before = contents(output)
     other_weights = FastSegmenter()
-    nn.init.zeros_(other_weights.segmentor.clip.weight)
+    nn.init.zeros_(other_weights.networks.clip.weight)
     for segmenter, words, background, change in (
         (FastSegmenter(), ["cat"], None, 'vocabulary: [["cat", "kitten"], ["dog"]], now [["cat"]]'),
         (FastSegmenter(), WORDS, ["sky"], 'background: [], now ["sky"]'),
@@ -168,7 +168,7 @@ def test_other_settings_are_refused(photos, tmp_path):
             FastSegmenter(),
             Vocabulary.parse(WORDS, not_words=["fox"]),
             None,
-            'not_words: null, now [["fox"]]',
+            'not_words: [], now [["fox"]]',
         ),
         (
             FastSegmenter(),
@@ -184,7 +184,7 @@ def test_other_settings_are_refused(photos, tmp_path):
         assert change in message and f"the results in {output} were made with" in message
         assert "--overwrite" in message and "\n" not in message
         assert contents(output) == before
-    other_weights.segmentor.device = "another"  # which device it was does not matter
+    other_weights.networks.device = "another"  # which device it was does not matter
     segment_folder(FastSegmenter(), photos, WORDS, output)
     assert contents(output) == before
 

@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.datasets.voc import IGNORE, LABELS, Truth
+from pipeline.datasets.base import GroundTruth
+from pipeline.datasets.voc import IGNORE, LABELS
 from pipeline.evaluation.arm_scores import ArmScores, rounded
 from pipeline.evaluation.scores import score_image
 from pipeline.result import encode_rle
@@ -20,11 +21,11 @@ NOTHING = np.zeros(SIZE, np.uint8)
 
 def scored(*pairs, first=0, objects=None) -> ArmScores:
     """One image per pair of truth and prediction."""
-    scores = ArmScores(first)
+    scores = ArmScores(LABELS, background=not first)
     for number, (truth, predicted) in enumerate(pairs):
         record = {"seconds": {"clip": float(number)}}
         scores.add(str(number), score_image(truth, predicted, objects), record,
-                   Truth(truth, objects))  # fmt: skip
+                   GroundTruth(truth, objects))  # fmt: skip
     return scores
 
 
@@ -116,7 +117,7 @@ def prompted() -> ArmScores:
     truth = HALF.copy()
     truth[:4, :4] = IGNORE
     dog = HALF == 12
-    scores = ArmScores(0)
+    scores = ArmScores(LABELS)
     masks = [
         mask(12, 0.4, "sam2", dog, (20, 3), (15, 0), (14, 0)),  # IoU 1; two clicks of three
         mask(12, 0.6, "sam2", blocks(SIZE, (1, 0, 15, 10, 30)), (3, 3)),  # IoU 1/2; on void
@@ -124,9 +125,9 @@ def prompted() -> ArmScores:
         mask(12, 0.9, "region", dog, (29, 19)),  # SAM 2 was not trusted
     ]
     record = {"seconds": {}, "prompts": 7, "masks": masks}
-    scores.add("a", score_image(truth, truth % 255, None), record, Truth(truth, None))
+    scores.add("a", score_image(truth, truth % 255, None), record, GroundTruth(truth, None))
     record = {"seconds": {}, "prompts": 0, "masks": []}
-    scores.add("b", score_image(NOTHING, NOTHING, None), record, Truth(NOTHING, None))
+    scores.add("b", score_image(NOTHING, NOTHING, None), record, GroundTruth(NOTHING, None))
     return scores
 
 
@@ -154,17 +155,17 @@ def test_objects_decide_the_true_iou():
             mask(12, 0.8, "sam2", HALF == 12, (20, 3)),
         ],
     }  # fmt: skip
-    scores = ArmScores(0)
-    scores.add("a", score_image(HALF, HALF, objects), record, Truth(HALF, objects))
+    scores = ArmScores(LABELS)
+    scores.add("a", score_image(HALF, HALF, objects), record, GroundTruth(HALF, objects))
     prompts = scores.summary()["prompts"]
     assert prompts["true_iou"] == 75 and prompts["predicted_iou"] == 80
     assert prompts["correlation"] is None  # SAM 2 trusts both alike
 
 
 def test_no_prompts_at_all():
-    scores = ArmScores(0)
+    scores = ArmScores(LABELS)
     record = {"seconds": {}, "prompts": 0, "masks": []}
-    scores.add("a", score_image(HALF, NOTHING, None), record, Truth(HALF, None))
+    scores.add("a", score_image(HALF, NOTHING, None), record, GroundTruth(HALF, None))
     numbers = scores.summary()["prompts"]
     assert numbers["per_image"] == numbers["points"] == numbers["masks"] == 0
     assert numbers["reduction"] == 100

@@ -7,7 +7,8 @@ import pytest
 
 from models.presets import AutomaticMasks
 from pipeline.config import PipelineConfig
-from pipeline.datasets.voc import IGNORE, Truth
+from pipeline.datasets.base import GroundTruth
+from pipeline.datasets.voc import IGNORE
 from pipeline.evaluation.oracles import masks_by_truth, masks_from_true_points, true_regions
 
 from ..datasets.voc_folders import blocks
@@ -18,7 +19,7 @@ NOTHING, ALL = grid(0, 0, 0, 0), grid(0, 0, 16, 16)
 
 
 @pytest.fixture
-def truth() -> Truth:
+def truth() -> GroundTruth:
     """Two cows (10) that touch, a dog (12) shaped like a U, void around and between them."""
     objects = blocks(
         SIZE, (1, 4, 4, 20, 20), (2, 4, 20, 20, 34), (3, 6, 40, 40, 76), (0, 6, 46, 32, 70),
@@ -26,7 +27,7 @@ def truth() -> Truth:
     )  # fmt: skip
     labels = np.array([0, 10, 10, 12], np.uint8)[np.minimum(objects, 3)]
     labels[objects == IGNORE] = IGNORE
-    return Truth(labels=labels, objects=objects)
+    return GroundTruth(labels=labels, objects=objects)
 
 
 def sam_for(size: tuple[int, int], answers: dict) -> FakeSam:
@@ -59,7 +60,7 @@ def test_a_click_inside_every_true_object(truth):
 
 def test_without_objects_a_click_per_class(truth):
     sam = sam_for(SIZE, {None: ((NOTHING,) * 3, (0.1, 0.2, 0.3))})
-    _, masks = masks_from_true_points(sam, Truth(truth.labels, None), PipelineConfig())
+    _, masks = masks_from_true_points(sam, GroundTruth(truth.labels, None), PipelineConfig())
     assert [truth.labels[y, x] for x, y in clicks(sam)] == [10, 12]
     assert [mask["label"] for mask in masks] == [10, 12]
 
@@ -84,11 +85,11 @@ def test_what_counts_as_an_object():
     objects = blocks(SIZE, (7, 0, 0, 10, 10), (9, 20, 20, 30, 30), (200, 40, 40, 44, 44))
     labels = blocks(SIZE, (10, 0, 0, 10, 10), (12, 0, 0, 10, 3))  # most of object 7 is a cow
     labels[40:44, 40:44] = IGNORE  # and where object 200 is, nobody knows
-    ((label, region),) = true_regions(Truth(labels, objects))  # object 9 is background
+    ((label, region),) = true_regions(GroundTruth(labels, objects))  # object 9 is background
     assert label == 10
     assert np.array_equal(region.paste(SIZE), blocks(SIZE, (1, 0, 3, 10, 10)).astype(bool))
-    assert true_regions(Truth(np.full(SIZE, IGNORE, np.uint8), None)) == []
-    nothing = Truth(np.zeros(SIZE, np.uint8), np.zeros(SIZE, np.uint8))
+    assert true_regions(GroundTruth(np.full(SIZE, IGNORE, np.uint8), None)) == []
+    nothing = GroundTruth(np.zeros(SIZE, np.uint8), np.zeros(SIZE, np.uint8))
     labels, masks = masks_from_true_points(sam_for(SIZE, {}), nothing, PipelineConfig())
     assert masks == [] and labels.shape == SIZE and not labels.any()
 

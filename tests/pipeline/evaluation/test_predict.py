@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-import pipeline.evaluation.settings
-from pipeline.datasets.voc import CLASSES, VocDataset
+import pipeline.record
+from models.dense import DENSE_FIELDS, Dense
+from pipeline.datasets.voc import CLASSES, LABELS, VocDataset
 from pipeline.drawing.palette import voc_palette
 from pipeline.evaluation.arms import parse_arms
 from pipeline.evaluation.predict import predict, read_prediction
@@ -53,7 +54,7 @@ def dataset(made, tmp_path) -> VocDataset:
 @pytest.fixture(scope="module")
 def runner(random_segmenter) -> ArmRunner:
     segmenter = random_segmenter
-    return ArmRunner(segmenter.segmentor, segmenter.sam, RANDOM_PROTOCOL, segmenter.config)
+    return ArmRunner(segmenter.dense, RANDOM_PROTOCOL, LABELS, config=segmenter.config)
 
 
 def go(dataset: VocDataset, runner: ArmRunner, folder: Path, *arms: str, **settings):
@@ -238,37 +239,39 @@ def test_overwrite(dataset, runner, folder, runs):
 
 
 def variant(runner: ArmRunner, **changes) -> ArmRunner:
-    return ArmRunner(
-        runner.segmentor, runner.sam, changes.pop("protocol", RANDOM_PROTOCOL),
-        dataclasses.replace(runner.config, **changes),
-    )  # fmt: skip
+    protocol = changes.pop("protocol", RANDOM_PROTOCOL)
+    dense = runner.dense.with_config(**{k: v for k, v in changes.items() if k in DENSE_FIELDS})
+    return ArmRunner(dense, protocol, LABELS, config=dataclasses.replace(runner.config, **changes))
+
+
+def with_other_loftup(runner: ArmRunner) -> ArmRunner:
+    """The same but for one of LoftUp's weights."""
+    networks = copy.copy(runner.networks)
+    networks._loaded, networks._made = dict(networks._loaded), {}
+    loftup = networks._loaded["loftup"] = copy.deepcopy(networks.network("loftup"))
+    with torch.no_grad():
+        next(loftup.parameters()).view(-1)[0] += 1
+    dense = Dense(networks, runner.dense.config)
+    return ArmRunner(dense, RANDOM_PROTOCOL, LABELS, config=runner.config)
 
 
 def test_other_settings_are_refused(dataset, runner, folder, monkeypatch):
     place = f"the predictions in {folder / 'loftup+sam2'} were made with other settings"
     other = variant(runner, min_confidence=0.3)
-    text = assert_refused("(arm.final.min_confidence: 0.4, now 0.3)", dataset, other, folder)
+    text = assert_refused("(min_confidence: 0.4, now 0.3)", dataset, other, folder)
     assert place in text
     assert go(dataset, other, folder, "bilinear") == []  # which has no masks
     sharper = dataclasses.replace(RANDOM_PROTOCOL, logit_scale=401.0)
     other = variant(runner, protocol=sharper)
     assert_refused("(protocol.logit_scale: 400, now 401.0)", dataset, other, folder)
 
-    other = copy.copy(runner)
-    other.segmentor = copy.copy(runner.segmentor)
-    other.segmentor.loftup = copy.deepcopy(runner.segmentor.loftup)
-    with torch.no_grad():
-        next(other.segmentor.loftup.parameters()).view(-1)[0] += 1
+    other = with_other_loftup(runner)
     assert_refused("(weights.loftup: ", dataset, other, folder)
     assert go(dataset, other, folder, "bilinear") == []  # which does not use it
 
-    other = copy.copy(runner)
-    other.segmentor = copy.copy(runner.segmentor)
-    other.segmentor.attention = "vanilla"
-    assert_refused(
-        '(arm.dense.attention: "csa", now "vanilla")', dataset, other, folder, "bilinear"
-    )
-    monkeypatch.setattr(pipeline.evaluation.settings, "_code", lambda: "0123456789abcdef")
+    other = variant(runner, attention="vanilla")
+    assert_refused('(attention: "csa", now "vanilla")', dataset, other, folder, "bilinear")
+    monkeypatch.setattr(pipeline.record, "code", lambda: "0123456789abcdef")
     assert_refused(', now "0123456789abcdef")', dataset, runner, folder, "bilinear")
 
 
@@ -285,7 +288,7 @@ def test_other_threads_are_refused(dataset, runner, folder):
 def test_a_refusal_claims_nothing_for_other_arms(dataset, runner, folder):
     # A new arm beside one that is refused must not be bound to the settings refused.
     other = variant(runner, min_confidence=0.3)
-    with pytest.raises(ValueError, match=r"final\.min_confidence"):
+    with pytest.raises(ValueError, match="min_confidence"):
         go(dataset, other, folder, "none+sam2", "loftup+sam2")
     assert go(dataset, runner, folder, "none+sam2", "loftup+sam2") == []
     assert read_prediction(folder, "none+sam2", "2007_1")[0].shape == SIZES["2007_1"]
@@ -377,7 +380,7 @@ def test_oracles_need_the_truth(dataset, runner, tmp_path):
     ((x, y),) = record["masks"][0]["points"]
     assert 5 <= x < 40 and 5 <= y < 30
     settings = json.loads((tmp_path / "new/oracle-points/settings.json").read_text())
-    assert settings["arm"] == {"oracle": "oracle-points"}
+    assert settings["oracle"] == "oracle-points"
     assert settings["weights"].keys() == {"sam2"}
 
 
@@ -407,18 +410,14 @@ def test_settings_on_record(dataset, runner, folder, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"no predictions of arm 'none' in .*score-only"):
         recorded_settings(folder, ["bilinear", "none"])
     # Another code's predictions stand beside these, but cannot be compared with them.
-    monkeypatch.setattr(pipeline.evaluation.settings, "_code", lambda: "0123456789abcdef")
+    monkeypatch.setattr(pipeline.record, "code", lambda: "0123456789abcdef")
     assert go(dataset, runner, folder, "none") == []
     with pytest.raises(ValueError, match=r"'bilinear' and 'none' in .* differ .*\(code\)"):
         recorded_settings(folder, ["bilinear", "none"])
 
 
 def test_arms_of_other_weights_are_not_compared(dataset, runner, folder):
-    other = copy.copy(runner)
-    other.segmentor = copy.copy(runner.segmentor)
-    other.segmentor.loftup = copy.deepcopy(runner.segmentor.loftup)
-    with torch.no_grad():
-        next(other.segmentor.loftup.parameters()).view(-1)[0] += 1
+    other = with_other_loftup(runner)
     assert go(dataset, other, folder, "loftup") == []
     assert recorded_settings(folder, ["bilinear", "loftup"])["weights"].keys() == {"clip", "loftup"}
     with pytest.raises(ValueError, match=r"arm 'loftup' in .* other weights of loftup .*overwrite"):
