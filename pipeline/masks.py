@@ -12,25 +12,17 @@ H×W pixels of the original image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence, Sized
+from typing import Any
 
 import numpy as np
 
+from .files.label_png import label_dtype
 from .regions import Region
 
 Mask = np.ndarray | Region
 
 RULES = ("product", "iou", "agreement")
-
-
-class Choice(NamedTuple):
-    """The candidate chosen for each prompt, and why."""
-
-    index: np.ndarray  # (N,) int64, which candidate
-    score: np.ndarray  # (N,) float32, its predicted IoU
-    agreement: np.ndarray  # (N,) float32, its IoU with the prompt's component
-    agreements: np.ndarray  # (N, C) float32, of all candidates
 
 
 def choose_candidates(
@@ -40,8 +32,8 @@ def choose_candidates(
     size: tuple[int, int],
     *,
     rule: str = "product",
-) -> Choice:
-    """Chooses one of SAM's candidates per prompt, before any is enlarged.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Chooses one of SAM's candidates per prompt, before any is upsampled.
 
     Agreement is the IoU of a candidate (logits above 0) with the prompt's `component`, measured on
     SAM's own grid: the component enters as the share of each cell that it covers, so that one
@@ -56,7 +48,7 @@ def choose_candidates(
             Among equals the first.
 
     Returns:
-        A `Choice` with one entry per prompt.
+        (N,) int64, which candidate; (N,) float32, its agreement.
     """
     low_res, iou = np.asarray(low_res), np.asarray(iou, np.float32)
     if rule not in RULES:
@@ -83,8 +75,7 @@ def choose_candidates(
     bounded = iou.clip(0, 1)
     value = {"product": bounded * agreements, "iou": iou, "agreement": agreements}[rule]
     index = value.argmax(axis=1)
-    rows = np.arange(len(index))
-    return Choice(index, iou[rows, index], agreements[rows, index], agreements)
+    return index, agreements[np.arange(len(index)), index]
 
 
 def _soft_iou(candidates: np.ndarray, coverage: np.ndarray) -> np.ndarray:
@@ -196,8 +187,8 @@ def resolve_label_map(
         size: (H, W).
 
     Returns:
-        (H, W) label map: 0 where no mask is, class index + 1 elsewhere; uint8, or uint16 when a
-        label does not fit.
+        (H, W) label map: 0 where no mask is, class index + 1 elsewhere; of `label_dtype` of K
+        classes, or without `probs` of as many as the highest class index says.
     """
     _check_lengths(masks, class_ids, scores)
     ids = np.asarray(class_ids, np.int64)
@@ -208,11 +199,11 @@ def resolve_label_map(
         raise ValueError(
             f"probs must be (K, H, W) with (H, W) = {tuple(size)}, got shape {probs.shape}"
         )
-    highest = np.iinfo(np.uint16).max - 1 if probs is None else len(probs) - 1
-    if len(ids) and not (ids.min() >= 0 and ids.max() <= highest):
-        raise ValueError(f"class_ids must be 0..{highest}, got {ids.min()}..{ids.max()}")
+    classes = int(ids.max(initial=0)) + 1 if probs is None else len(probs)
+    if len(ids) and not (ids.min() >= 0 and ids.max() < classes):
+        raise ValueError(f"class_ids must be 0..{classes - 1}, got {ids.min()}..{ids.max()}")
 
-    labels = np.zeros(size, np.min_scalar_type(int(ids.max(initial=0)) + 1))
+    labels = np.zeros(size, label_dtype(classes))
     best = np.full(size, -1, np.float32)
     for mask, class_id, weight in zip(masks, ids, weights, strict=True):
         if isinstance(mask, np.ndarray) and mask.shape != tuple(size):
@@ -235,7 +226,7 @@ def _tight(mask: Mask) -> Region:
     return Region(mask.top + tight.top, mask.left + tight.left, tight.mask)
 
 
-def _check_lengths(masks: Sequence[Mask], class_ids: Sequence, scores: Sequence) -> None:
+def _check_lengths(masks: Sized, class_ids: Sized, scores: Sized) -> None:
     if not len(masks) == len(class_ids) == len(scores):
         raise ValueError(
             "masks, class_ids and scores must have one entry per mask, got "

@@ -97,11 +97,11 @@ def nearest_points(points: Sequence[Point], region: Region, count: int) -> list[
     """The points nearest to any pixel of the region, nearest first, at most `count`."""
     if not (points and count):
         return []
-    from scipy.spatial import cKDTree  # takes long to load, and the names above need not
+    from scipy.spatial import KDTree  # takes long to load, and the names above need not
 
     # A pixel nearest to something outside has a neighbour outside, so the outline is enough.
     ys, xs = np.nonzero(_depth(region.mask) == 1)
     outline = np.stack([xs + region.left, ys + region.top], axis=1)
-    distances, _ = cKDTree(outline).query(np.array(points))
+    distances, _ = KDTree(outline).query(np.array(points))
     order = sorted(range(len(points)), key=lambda i: (distances[i], points[i][::-1]))
     return [points[i] for i in order[:count]]

@@ -37,20 +37,20 @@ def test_agreement_by_hand() -> None:
     component = np.zeros((8, 4), bool)
     component[:8, :2] = True  # covers exactly LEFT
     component[6:7, 3] = True  # and half of the lower right cell: 8.5 cells
-    low_res = logits_of(FULL, LEFT, CORNER)[None]
-    result = choose_candidates(low_res, [[0.2, 0.5, 0.9]], [prompt_of(component)], (8, 4))
-    expected = [8.5 / 16, 8 / 8.5, 4 / 8.5]
-    np.testing.assert_allclose(result.agreements, [expected], rtol=1e-6)
-    assert result.index.tolist() == [1]  # 0.2·0.53, 0.5·0.94, 0.9·0.47
-    assert result.score.tolist() == [0.5]
-    np.testing.assert_allclose(result.agreement, [8 / 8.5], rtol=1e-6)
+    low_res, prompts = logits_of(FULL, LEFT, CORNER), [prompt_of(component)]
+    for i, expected in enumerate((8.5 / 16, 8 / 8.5, 4 / 8.5)):
+        _, agreement = choose_candidates(low_res[None, i : i + 1], [[0.5]], prompts, (8, 4))
+        np.testing.assert_allclose(agreement, [expected], rtol=1e-6)
+    index, agreement = choose_candidates(low_res[None], [[0.2, 0.5, 0.9]], prompts, (8, 4))
+    assert index.tolist() == [1]  # 0.2·0.53, 0.5·0.94, 0.9·0.47
+    np.testing.assert_allclose(agreement, [8 / 8.5], rtol=1e-6)
 
 
 def test_rules_choose_differently() -> None:
     low_res = logits_of(FULL, LEFT, CORNER)[None]
     prompts, iou = [prompt_of(LEFT)], [[0.9, 0.4, 0.8]]  # agreements 0.5, 1, 0.5
     chosen = {
-        rule: choose_candidates(low_res, iou, prompts, (4, 4), rule=rule).index[0]
+        rule: choose_candidates(low_res, iou, prompts, (4, 4), rule=rule)[0].item()
         for rule in ("iou", "agreement", "product")
     }
     assert chosen == {"iou": 0, "agreement": 1, "product": 0}
@@ -61,9 +61,9 @@ def test_rows_are_independent_and_share_components() -> None:
     low_res = np.concatenate([low_res, low_res])
     iou = np.full((4, 3), 0.7)
     left, corner = prompt_of(LEFT), prompt_of(CORNER)
-    result = choose_candidates(low_res, iou, [left, corner, corner, left], (4, 4))
-    assert result.index.tolist() == [1, 0, 2, 2]
-    np.testing.assert_allclose(result.agreement, 1)
+    index, agreement = choose_candidates(low_res, iou, [left, corner, corner, left], (4, 4))
+    assert index.tolist() == [1, 0, 2, 2]
+    np.testing.assert_allclose(agreement, 1)
 
 
 def test_region_smaller_than_a_cell_is_seen() -> None:
@@ -71,26 +71,27 @@ def test_region_smaller_than_a_cell_is_seen() -> None:
     component[12:18, 24:34] = True  # 60 pixels; a cell has 200 and this lies in cell (1, 1)
     hit, miss = np.zeros((2, 4, 4), bool)
     hit[1, 1], miss[2, 1] = True, True
-    result = choose_candidates(
-        logits_of(FULL, miss, hit)[None], np.full((1, 3), 0.8), [prompt_of(component)], (40, 80)
-    )
-    assert result.index.tolist() == [2]
-    np.testing.assert_allclose(result.agreements, [[0.3 / 16, 0, 0.3]], rtol=1e-5)
+    low_res, prompts = logits_of(FULL, miss, hit)[None], [prompt_of(component)]
+    index, agreement = choose_candidates(low_res, np.full((1, 3), 0.8), prompts, (40, 80))
+    assert index.tolist() == [2]
+    np.testing.assert_allclose(agreement, [0.3], rtol=1e-5)
+    _, agreement = choose_candidates(low_res[:, :1], [[0.8]], prompts, (40, 80))
+    np.testing.assert_allclose(agreement, [0.3 / 16], rtol=1e-5)
 
 
 def test_empty_candidates_agree_with_nothing() -> None:
     low_res = logits_of(*np.zeros((3, 4, 4), bool))[None]
-    result = choose_candidates(low_res, np.ones((1, 3)), [prompt_of(LEFT)], (4, 4))
-    assert result.agreements.tolist() == [[0, 0, 0]]
+    _, agreement = choose_candidates(low_res, np.ones((1, 3)), [prompt_of(LEFT)], (4, 4))
+    assert agreement.tolist() == [0]
     nothing = choose_candidates(np.zeros((0, 3, 4, 4)), np.zeros((0, 3)), [], (4, 4))
-    assert [len(part) for part in nothing] == [0, 0, 0, 0]
+    assert [len(part) for part in nothing] == [0, 0]
 
 
 @pytest.mark.parametrize("iou", [[2.5, 1.0, 0.0], [-0.5, 0.1, -0.9]])
 def test_predicted_iou_is_clamped_before_the_product(iou: list[float]) -> None:
     low_res = logits_of(FULL, LEFT, ~LEFT)[None]  # agreements 0.5, 1, 0
-    result = choose_candidates(low_res, [iou], [prompt_of(LEFT)], (4, 4))
-    assert result.index.tolist() == [1]
+    index, _ = choose_candidates(low_res, [iou], [prompt_of(LEFT)], (4, 4))
+    assert index.tolist() == [1]
 
 
 def test_choose_refuses_what_does_not_fit() -> None:
@@ -235,10 +236,13 @@ def test_resolve_by_score_times_probability() -> None:
 
 def test_resolve_many_classes_and_none() -> None:
     mask = mask_of("#.")
-    labels = resolve_label_map([mask], [254], [1], None, (1, 2))
-    assert (labels.dtype, labels.tolist()) == (np.uint8, [[255, 0]])
-    labels = resolve_label_map([mask], [255], [1], None, (1, 2))
-    assert (labels.dtype, labels.tolist()) == (np.uint16, [[256, 0]])
+    for class_id, count, dtype in (
+        (253, None, np.uint8), (254, None, np.uint16),  # the highest index is all that is known
+        (3, 254, np.uint8), (3, 255, np.uint16), (1202, 1203, np.uint16),
+    ):  # fmt: skip
+        probs = count and np.ones((count, 1, 2), np.float16)
+        labels = resolve_label_map([mask], [class_id], [1], probs, (1, 2))
+        assert (labels.dtype, labels.tolist()) == (dtype, [[class_id + 1, 0]])
     assert resolve_label_map([], [], [], None, (2, 3)).tolist() == [[0, 0, 0], [0, 0, 0]]
 
 

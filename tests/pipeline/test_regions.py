@@ -28,12 +28,6 @@ def test_empty_mask() -> None:
     assert not region.paste(SIZE).any() and not region.coverage(SIZE, 3).any()
 
 
-def test_contains() -> None:
-    region = Region(2, 3, mask_of("#.", "##"))
-    inside = {(x, y) for x in range(-1, 9) for y in range(-1, 6) if region.contains((x, y))}
-    assert inside == {(3, 2), (3, 3), (4, 3)}
-
-
 def test_overlap_counts_shared_pixels() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from pipeline.drawing.palette import voc_palette
-from pipeline.result import Segmentation, decode_rle, encode_rle
+from pipeline.files.rle import decode_rle
+from pipeline.result import Segmentation
 
 H, W = 4, 6
 
@@ -90,19 +91,6 @@ def test_empty():
 def test_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         segmentation(**changes)
-
-
-def test_run_lengths_by_hand_and_round_trip():
-    mask = np.array([[0, 1, 1], [0, 0, 1]], bool)  # down the columns: 00 10 11
-    # Runs 2, 1, 1, 2; from the fourth on, COCO writes the difference to the one two before: 2 - 1.
-    assert encode_rle(mask) == {"size": [2, 3], "counts": "2111"}
-    rng = np.random.default_rng(0)
-    for size in ((1, 1), (1, 9), (7, 1), (13, 5)):
-        for density in (0, 0.5, 1):
-            mask = rng.random(size) < density
-            rle = json.loads(json.dumps(encode_rle(mask)))
-            assert rle["size"] == list(size)
-            np.testing.assert_array_equal(decode_rle(rle), mask)
 
 
 def test_json_file(tmp_path):
