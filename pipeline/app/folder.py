@@ -35,9 +35,8 @@ from ..drawing.picture import save_picture
 from ..evaluation.arms import DENSE_ATTRIBUTES
 from ..evaluation.settings import claim_folder, fingerprints, read_json
 from ..exports.heatmaps import heatmap_files, save_heatmaps
-from ..files.atomic import WriteError, write_atomically
+from ..files.atomic import WriteError, write_atomically, write_json
 from ..files.image_files import SUFFIXES, ImageFile, find_images
-from ..result import write_json
 from ..segmenter import Segmenter
 
 _KINDS = {"pictures": ".jpg", "labels": ".png", "json": ".json"}  # folder → ending, as written
@@ -202,7 +201,7 @@ def _claim(output: Path, wanted: dict[str, Any], *, overwrite: bool) -> None:
 
 def _claim_heatmaps(folder: Path, wanted: dict[str, Any], overwrite: bool) -> None:
     """Make the folder ready for the heat maps that belong to these results."""
-    maps = "[0-9][0-9][0-9]_*.png"
+    maps = "[0-9][0-9][0-9]*_*.png"
     for old in [*folder.rglob(_LEFTOVERS), *(folder.rglob(maps) if overwrite else ())]:
         old.unlink()
     taken = any(folder.rglob(maps))

@@ -26,7 +26,8 @@ def heatmap_files(
 ) -> list[Path]:
     """What `save_heatmaps` writes: `folder/000_person.png`, `folder/001_car.png`, ..."""
     names = [*class_names, *["background"] * background]
-    return [Path(folder) / f"{i:03d}_{_file_name(name)}.png" for i, name in enumerate(names)]
+    digits = max(3, len(str(len(names) - 1)))  # the same for all: files stay in order
+    return [Path(folder) / f"{i:0{digits}d}_{_file_name(name)}.png" for i, name in enumerate(names)]
 
 
 def save_heatmaps(folder: str | Path, probs: np.ndarray, class_names: Sequence[str]) -> list[Path]:
