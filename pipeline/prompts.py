@@ -73,7 +73,15 @@ def extract_prompt_points_from_upsampled(
     """
     seg_map, probs = np.asarray(seg_map), np.asarray(probs)
     _check_maps(seg_map, probs, vocabulary)
-    _check_options(min_region_size, strategy, points_per_region, negative_points)
+    if strategy not in STRATEGIES:
+        raise ValueError(f"unknown strategy {strategy!r}; valid ones: {', '.join(STRATEGIES)}")
+    for name, number, lowest in (
+        ("min_region_size", min_region_size, 0),
+        ("points_per_region", points_per_region, 1),
+        ("negative_points", negative_points, 0),
+    ):
+        if number < lowest:
+            raise ValueError(f"{name} must be {lowest} or more, got {number}")
     if (values := np.asarray(min_confidence, float)).shape not in ((), (len(vocabulary),)):
         raise ValueError(
             f"min_confidence must be one number, or one for each of the {len(vocabulary)} classes, "
@@ -136,19 +144,3 @@ def _check_maps(seg_map: np.ndarray, probs: np.ndarray, vocabulary: Sequence[str
             f"seg_map must index the {len(vocabulary)} class names (0..{len(vocabulary) - 1}), "
             f"got values from {low} to {high}"
         )
-
-
-def _check_options(
-    min_region_size: int,
-    strategy: str,
-    points_per_region: int,
-    negative_points: int,
-) -> None:
-    if min_region_size < 0:
-        raise ValueError(f"min_region_size must be 0 pixels or more, got {min_region_size}")
-    if strategy not in STRATEGIES:
-        raise ValueError(f"unknown strategy {strategy!r}; valid ones: {', '.join(STRATEGIES)}")
-    if points_per_region < 1:
-        raise ValueError(f"points_per_region must be 1 or more, got {points_per_region}")
-    if negative_points < 0:
-        raise ValueError(f"negative_points must be 0 or more, got {negative_points}")

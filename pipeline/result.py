@@ -114,27 +114,23 @@ class Segmentation:
         dense_map: np.ndarray | None = None,
         image_path: str | None = None,
         timings: dict[str, float] | None = None,
-        settings: dict[str, Any] | None = None,
-        versions: dict[str, str] | None = None,
     ) -> Segmentation:
         """Nothing found in an image of `size` (H, W)."""
-        nothing = np.zeros(size, label_dtype(len(class_names)))
+        nothing, none = np.zeros(size, label_dtype(len(class_names))), np.zeros(0)
         return cls(
             label_map=nothing,
             dense_map=nothing.copy() if dense_map is None else dense_map,
             masks=np.zeros((0, *size), bool),
-            class_ids=np.zeros(0, np.int64),
-            scores=np.zeros(0),
-            confidences=np.zeros(0),
-            agreement=np.zeros(0),
+            class_ids=none,
+            scores=none,
+            confidences=none,
+            agreement=none,
             boxes=np.zeros((0, 4)),
             points=(),
             sources=(),
             class_names=tuple(class_names),
             image_path=image_path,
             timings=timings or {},
-            settings=settings or {},
-            versions=versions or {},
         )
 
     def __len__(self) -> int:
