@@ -5,13 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.masks import (
-    _tight,
-    accept,
-    choose_candidates,
-    merge_overlapping,
-    resolve_label_map,
-)
+from pipeline.masks import _tight, accept, choose_candidates, merge_overlapping, resolve_label_map
 from pipeline.regions import Region
 
 

@@ -10,14 +10,7 @@ from pycocotools.cocoeval import COCOeval
 from pipeline.exports.coco import CocoExport
 from tests.disk import contents, full_disk
 
-from .samples import (
-    NAMES,
-    H,
-    W,
-    all_masks,
-    masks,
-    result,
-)
+from .samples import NAMES, H, W, all_masks, masks, result
 
 
 def test_round_trip(tmp_path, capsys):
