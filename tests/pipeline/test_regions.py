@@ -5,11 +5,9 @@ import pytest
 
 from pipeline.regions import Region
 
+from .test_masks import mask_of
+
 SIZE = (6, 9)
-
-
-def mask_of(*rows: str) -> np.ndarray:
-    return np.array([[character == "#" for character in row] for row in rows])
 
 
 def test_from_mask_keeps_the_tight_box_and_paste_restores_it() -> None:
