@@ -4,7 +4,6 @@ SAM answers a point with three nested candidates (part, object, whole) and a pre
 each, but does not know which of them was meant. The dense class map does: the right candidate
 resembles the component of the map that the prompt came from.
 
-Masks are (H, W) bool arrays or, where they are many or large, `Region` crops; both may be mixed.
 Boxes XYXY with exclusive ends, sizes (H, W), scores and IoUs 0..1.
 Shapes: N prompts, C candidates of each (SAM: 3), L side of SAM's mask logits, M masks, K classes,
 H×W pixels of the original image.
@@ -19,8 +18,6 @@ import numpy as np
 
 from .files.label_png import label_dtype
 from .regions import Region
-
-Mask = np.ndarray | Region
 
 RULES = ("product", "iou", "agreement")
 
@@ -86,36 +83,8 @@ def _soft_iou(candidates: np.ndarray, coverage: np.ndarray) -> np.ndarray:
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
-def accept(
-    score: np.ndarray,
-    agreement: np.ndarray,
-    *,
-    min_score: float = 0.5,
-    min_agreement: float = 0.3,
-) -> np.ndarray:
-    """Which of SAM's masks to keep; for the others the dense map's own region is the safer answer.
-
-    Args:
-        score: (N,) predicted IoU of the chosen candidates.
-        agreement: (N,) their IoU with the prompts' components.
-        min_score: least predicted IoU, 0 to keep all.
-        min_agreement: least agreement, 0 to keep all.
-
-    Returns:
-        (N,) bool, True to keep SAM's mask, False to fall back to the region.
-    """
-    score, agreement = np.asarray(score), np.asarray(agreement)
-    if score.shape != agreement.shape:
-        raise ValueError(
-            f"score and agreement must have one shape, got {score.shape} and {agreement.shape}"
-        )
-    for name, value in (("min_score", min_score), ("min_agreement", min_agreement)):
-        _check_unit(name, value)
-    return (score >= min_score) & (agreement >= min_agreement)
-
-
 def merge_overlapping(
-    masks: Sequence[Mask],
+    masks: Sequence[Region],
     class_ids: Sequence[int] | np.ndarray,
     scores: Sequence[float] | np.ndarray,
     iou_threshold: float = 0.8,
@@ -136,14 +105,14 @@ def merge_overlapping(
         it. Groups by the score of their best; together they hold each index once.
     """
     _check_lengths(masks, class_ids, scores)
-    _check_unit("iou_threshold", iou_threshold)
+    if not 0 <= iou_threshold <= 1:
+        raise ValueError(f"iou_threshold must be within 0..1, got {iou_threshold}")
     class_ids = np.asarray(class_ids)
     order = np.argsort(-np.asarray(scores, np.float64), kind="stable").tolist()
     if iou_threshold == 1:
         return [[i] for i in order]
-    regions = [_tight(mask) for mask in masks]
-    areas = np.array([region.area for region in regions], np.int64)
-    boxes = np.array([region.box for region in regions], np.int64).reshape(-1, 4)
+    areas = np.array([mask.area for mask in masks], np.int64)
+    boxes = np.array([mask.box for mask in masks], np.int64).reshape(-1, 4)
 
     groups, grouped = [], np.zeros(len(masks), bool)
     for best in order:
@@ -159,7 +128,7 @@ def merge_overlapping(
         group = [best]
         for other in order:
             if other != best and possible[other]:
-                shared = regions[best].overlap(regions[other])
+                shared = masks[best].overlap(masks[other])
                 if shared > iou_threshold * (areas[best] + areas[other] - shared):
                     group.append(other)
         grouped[group] = True
@@ -168,7 +137,7 @@ def merge_overlapping(
 
 
 def resolve_label_map(
-    masks: Sequence[Mask],
+    masks: Sequence[Region],
     class_ids: Sequence[int] | np.ndarray,
     scores: Sequence[float] | np.ndarray,
     probs: np.ndarray | None,
@@ -206,24 +175,13 @@ def resolve_label_map(
     labels = np.zeros(size, label_dtype(classes))
     best = np.full(size, -1, np.float32)
     for mask, class_id, weight in zip(masks, ids, weights, strict=True):
-        if isinstance(mask, np.ndarray) and mask.shape != tuple(size):
-            raise ValueError(f"masks must have the size {tuple(size)} (H, W), got {mask.shape}")
-        region = _tight(mask)
-        region.check_inside(size)
-        window = region.window
+        mask.check_inside(size)
+        window = mask.window
         value = weight if probs is None else probs[class_id][window].astype(np.float32) * weight
-        wins = region.mask & (value > best[window])
+        wins = mask.mask & (value > best[window])
         labels[window][wins] = class_id + 1
         best[window] = np.where(wins, value, best[window])
     return labels
-
-
-def _tight(mask: Mask) -> Region:
-    """A mask as a region in its tight box, without copying pixels."""
-    if not isinstance(mask, Region):
-        return Region.from_mask(np.asarray(mask), copy=False)
-    tight = Region.from_mask(mask.mask, copy=False)
-    return Region(mask.top + tight.top, mask.left + tight.left, tight.mask)
 
 
 def _check_lengths(masks: Sized, class_ids: Sized, scores: Sized) -> None:
@@ -232,8 +190,3 @@ def _check_lengths(masks: Sized, class_ids: Sized, scores: Sized) -> None:
             "masks, class_ids and scores must have one entry per mask, got "
             f"{len(masks)}, {len(class_ids)} and {len(scores)}"
         )
-
-
-def _check_unit(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} must be within 0..1, got {value}")

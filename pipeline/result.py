@@ -69,7 +69,7 @@ class Segmentation:
         def put(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
-        if isinstance(self.class_names, str):
+        if isinstance(self.class_names, str) or {*map(type, self.class_names)} - {str}:
             raise ValueError(f"class_names must be a list of names, got {self.class_names!r}")
         put("class_names", tuple(self.class_names))
         put("sources", tuple(self.sources))

@@ -21,7 +21,7 @@ from models.sam2_masks import PADDING, Sam2Masks
 from models.weights import load_sam2
 
 from .config import PipelineConfig
-from .masks import accept, choose_candidates
+from .masks import choose_candidates
 from .regions import Region
 
 # Logits of a mask prompt run from minus to plus this much: what SAM 2's own masks look like.
@@ -106,9 +106,8 @@ def masks_from_prompts(
                 rule=config.mask_choice,
             )
         score = iou.numpy()[np.arange(len(some)), index].clip(0, 1)
-        trusted = accept(
-            score, agreement, min_score=config.min_score, min_agreement=config.min_agreement
-        )
+        # Where SAM is unsure, or answers something else, the dense map's region is safer.
+        trusted = (score >= config.min_score) & (agreement >= config.min_agreement)
         for row, prompt in enumerate(some):
             region, source = None, "sam2"
             if trusted[row] or not knows_region[row]:

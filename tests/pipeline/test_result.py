@@ -86,6 +86,7 @@ def test_empty():
         ({"points": ([1, 0], [[1, 2]])}, "points of a mask must be"),
         ({"sources": ["sam2"]}, r"sources must have shape \(2,\), got \(1,\)"),
         ({"class_names": "cat"}, "class_names must be a list"),
+        ({"class_names": ["a", "b", 3]}, "class_names must be a list of names, got"),
     ],
 )
 def test_refused(changes, message):
