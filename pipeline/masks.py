@@ -4,7 +4,6 @@ SAM answers a point with three nested candidates (part, object, whole) and a pre
 each, but does not know which of them was meant. The dense class map does: the right candidate
 resembles the component of the map that the prompt came from.
 
-Masks are (H, W) bool arrays or, where they are many or large, `Region` crops; both may be mixed.
 Boxes XYXY with exclusive ends, sizes (H, W), scores and IoUs 0..1.
 Shapes: N prompts, C candidates of each (SAM: 3), L side of SAM's mask logits, M masks, K classes,
 H×W pixels of the original image.
@@ -12,25 +11,15 @@ H×W pixels of the original image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence, Sized
+from typing import Any
 
 import numpy as np
 
+from .files.label_png import label_dtype
 from .regions import Region
 
-Mask = np.ndarray | Region
-
 RULES = ("product", "iou", "agreement")
-
-
-class Choice(NamedTuple):
-    """The candidate chosen for each prompt, and why."""
-
-    index: np.ndarray  # (N,) int64, which candidate
-    score: np.ndarray  # (N,) float32, its predicted IoU
-    agreement: np.ndarray  # (N,) float32, its IoU with the prompt's component
-    agreements: np.ndarray  # (N, C) float32, of all candidates
 
 
 def choose_candidates(
@@ -40,8 +29,8 @@ def choose_candidates(
     size: tuple[int, int],
     *,
     rule: str = "product",
-) -> Choice:
-    """Chooses one of SAM's candidates per prompt, before any is enlarged.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Chooses one of SAM's candidates per prompt, before any is upsampled.
 
     Agreement is the IoU of a candidate (logits above 0) with the prompt's `component`, measured on
     SAM's own grid: the component enters as the share of each cell that it covers, so that one
@@ -56,7 +45,7 @@ def choose_candidates(
             Among equals the first.
 
     Returns:
-        A `Choice` with one entry per prompt.
+        (N,) int64, which candidate; (N,) float32, its agreement.
     """
     low_res, iou = np.asarray(low_res), np.asarray(iou, np.float32)
     if rule not in RULES:
@@ -83,8 +72,7 @@ def choose_candidates(
     bounded = iou.clip(0, 1)
     value = {"product": bounded * agreements, "iou": iou, "agreement": agreements}[rule]
     index = value.argmax(axis=1)
-    rows = np.arange(len(index))
-    return Choice(index, iou[rows, index], agreements[rows, index], agreements)
+    return index, agreements[np.arange(len(index)), index]
 
 
 def _soft_iou(candidates: np.ndarray, coverage: np.ndarray) -> np.ndarray:
@@ -95,36 +83,8 @@ def _soft_iou(candidates: np.ndarray, coverage: np.ndarray) -> np.ndarray:
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
-def accept(
-    score: np.ndarray,
-    agreement: np.ndarray,
-    *,
-    min_score: float = 0.5,
-    min_agreement: float = 0.3,
-) -> np.ndarray:
-    """Which of SAM's masks to keep; for the others the dense map's own region is the safer answer.
-
-    Args:
-        score: (N,) predicted IoU of the chosen candidates.
-        agreement: (N,) their IoU with the prompts' components.
-        min_score: least predicted IoU, 0 to keep all.
-        min_agreement: least agreement, 0 to keep all.
-
-    Returns:
-        (N,) bool, True to keep SAM's mask, False to fall back to the region.
-    """
-    score, agreement = np.asarray(score), np.asarray(agreement)
-    if score.shape != agreement.shape:
-        raise ValueError(
-            f"score and agreement must have one shape, got {score.shape} and {agreement.shape}"
-        )
-    for name, value in (("min_score", min_score), ("min_agreement", min_agreement)):
-        _check_unit(name, value)
-    return (score >= min_score) & (agreement >= min_agreement)
-
-
 def merge_overlapping(
-    masks: Sequence[Mask],
+    masks: Sequence[Region],
     class_ids: Sequence[int] | np.ndarray,
     scores: Sequence[float] | np.ndarray,
     iou_threshold: float = 0.8,
@@ -145,14 +105,14 @@ def merge_overlapping(
         it. Groups by the score of their best; together they hold each index once.
     """
     _check_lengths(masks, class_ids, scores)
-    _check_unit("iou_threshold", iou_threshold)
+    if not 0 <= iou_threshold <= 1:
+        raise ValueError(f"iou_threshold must be within 0..1, got {iou_threshold}")
     class_ids = np.asarray(class_ids)
     order = np.argsort(-np.asarray(scores, np.float64), kind="stable").tolist()
     if iou_threshold == 1:
         return [[i] for i in order]
-    regions = [_tight(mask) for mask in masks]
-    areas = np.array([region.area for region in regions], np.int64)
-    boxes = np.array([region.box for region in regions], np.int64).reshape(-1, 4)
+    areas = np.array([mask.area for mask in masks], np.int64)
+    boxes = np.array([mask.box for mask in masks], np.int64).reshape(-1, 4)
 
     groups, grouped = [], np.zeros(len(masks), bool)
     for best in order:
@@ -168,7 +128,7 @@ def merge_overlapping(
         group = [best]
         for other in order:
             if other != best and possible[other]:
-                shared = regions[best].overlap(regions[other])
+                shared = masks[best].overlap(masks[other])
                 if shared > iou_threshold * (areas[best] + areas[other] - shared):
                     group.append(other)
         grouped[group] = True
@@ -177,7 +137,7 @@ def merge_overlapping(
 
 
 def resolve_label_map(
-    masks: Sequence[Mask],
+    masks: Sequence[Region],
     class_ids: Sequence[int] | np.ndarray,
     scores: Sequence[float] | np.ndarray,
     probs: np.ndarray | None,
@@ -196,8 +156,8 @@ def resolve_label_map(
         size: (H, W).
 
     Returns:
-        (H, W) label map: 0 where no mask is, class index + 1 elsewhere; uint8, or uint16 when a
-        label does not fit.
+        (H, W) label map: 0 where no mask is, class index + 1 elsewhere; of `label_dtype` of K
+        classes, or without `probs` of as many as the highest class index says.
     """
     _check_lengths(masks, class_ids, scores)
     ids = np.asarray(class_ids, np.int64)
@@ -208,41 +168,25 @@ def resolve_label_map(
         raise ValueError(
             f"probs must be (K, H, W) with (H, W) = {tuple(size)}, got shape {probs.shape}"
         )
-    highest = np.iinfo(np.uint16).max - 1 if probs is None else len(probs) - 1
-    if len(ids) and not (ids.min() >= 0 and ids.max() <= highest):
-        raise ValueError(f"class_ids must be 0..{highest}, got {ids.min()}..{ids.max()}")
+    classes = int(ids.max(initial=0)) + 1 if probs is None else len(probs)
+    if len(ids) and not (ids.min() >= 0 and ids.max() < classes):
+        raise ValueError(f"class_ids must be 0..{classes - 1}, got {ids.min()}..{ids.max()}")
 
-    labels = np.zeros(size, np.min_scalar_type(int(ids.max(initial=0)) + 1))
+    labels = np.zeros(size, label_dtype(classes))
     best = np.full(size, -1, np.float32)
     for mask, class_id, weight in zip(masks, ids, weights, strict=True):
-        if isinstance(mask, np.ndarray) and mask.shape != tuple(size):
-            raise ValueError(f"masks must have the size {tuple(size)} (H, W), got {mask.shape}")
-        region = _tight(mask)
-        region.check_inside(size)
-        window = region.window
+        mask.check_inside(size)
+        window = mask.window
         value = weight if probs is None else probs[class_id][window].astype(np.float32) * weight
-        wins = region.mask & (value > best[window])
+        wins = mask.mask & (value > best[window])
         labels[window][wins] = class_id + 1
         best[window] = np.where(wins, value, best[window])
     return labels
 
 
-def _tight(mask: Mask) -> Region:
-    """A mask as a region in its tight box, without copying pixels."""
-    if not isinstance(mask, Region):
-        return Region.from_mask(np.asarray(mask), copy=False)
-    tight = Region.from_mask(mask.mask, copy=False)
-    return Region(mask.top + tight.top, mask.left + tight.left, tight.mask)
-
-
-def _check_lengths(masks: Sequence[Mask], class_ids: Sequence, scores: Sequence) -> None:
+def _check_lengths(masks: Sized, class_ids: Sized, scores: Sized) -> None:
     if not len(masks) == len(class_ids) == len(scores):
         raise ValueError(
             "masks, class_ids and scores must have one entry per mask, got "
             f"{len(masks)}, {len(class_ids)} and {len(scores)}"
         )
-
-
-def _check_unit(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} must be within 0..1, got {value}")

@@ -57,18 +57,6 @@ def pole(region: Region, inside: np.ndarray) -> Point:
     return _best(region, _depth(region.mask) * inside)
 
 
-def _pole(region: Region, inside: np.ndarray, count: int) -> list[Point]:
-    return [pole(region, inside)]
-
-
-def _centroid(region: Region, inside: np.ndarray, count: int) -> list[Point]:
-    return [_best(region)]
-
-
-def _peak(region: Region, inside: np.ndarray, count: int) -> list[Point]:
-    return [_best(region, inside, _depth(region.mask))]
-
-
 def _multi(region: Region, inside: np.ndarray, count: int) -> list[Point]:
     depth = _depth(region.mask)
     points = [_best(region, depth * inside)]
@@ -86,9 +74,9 @@ def _multi(region: Region, inside: np.ndarray, count: int) -> list[Point]:
 
 # (region, its (h, w) probabilities, number of points) → points, all inside the region
 STRATEGIES: dict[str, Callable[[Region, np.ndarray, int], list[Point]]] = {
-    "pole": _pole,
-    "centroid": _centroid,
-    "peak": _peak,
+    "pole": lambda region, inside, count: [pole(region, inside)],
+    "centroid": lambda region, inside, count: [_best(region)],
+    "peak": lambda region, inside, count: [_best(region, inside, _depth(region.mask))],
     "multi": _multi,
 }
 
@@ -97,11 +85,11 @@ def nearest_points(points: Sequence[Point], region: Region, count: int) -> list[
     """The points nearest to any pixel of the region, nearest first, at most `count`."""
     if not (points and count):
         return []
-    from scipy.spatial import cKDTree  # takes long to load, and the names above need not
+    from scipy.spatial import KDTree  # takes long to load, and the names above need not
 
     # A pixel nearest to something outside has a neighbour outside, so the outline is enough.
     ys, xs = np.nonzero(_depth(region.mask) == 1)
     outline = np.stack([xs + region.left, ys + region.top], axis=1)
-    distances, _ = cKDTree(outline).query(np.array(points))
+    distances, _ = KDTree(outline).query(np.array(points))
     order = sorted(range(len(points)), key=lambda i: (distances[i], points[i][::-1]))
     return [points[i] for i in order[:count]]

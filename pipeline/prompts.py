@@ -15,20 +15,11 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
-from scipy import ndimage
-from skimage.measure import label
 
-from .points import (
-    STRATEGIES,
-    Point,
-    nearest_points,
-    pole,
-)
-from .regions import Region
+from .points import STRATEGIES, Point, nearest_points, pole
+from .regions import Region, class_probability, components_around, find_regions
 
 logger = logging.getLogger(__name__)
-
-_ROWS_AT_ONCE = 256  # keeps temporary index arrays small on large images
 
 
 class Prompt(TypedDict):
@@ -82,7 +73,15 @@ def extract_prompt_points_from_upsampled(
     """
     seg_map, probs = np.asarray(seg_map), np.asarray(probs)
     _check_maps(seg_map, probs, vocabulary)
-    _check_options(min_region_size, strategy, points_per_region, negative_points)
+    if strategy not in STRATEGIES:
+        raise ValueError(f"unknown strategy {strategy!r}; valid ones: {', '.join(STRATEGIES)}")
+    for name, number, lowest in (
+        ("min_region_size", min_region_size, 0),
+        ("points_per_region", points_per_region, 1),
+        ("negative_points", negative_points, 0),
+    ):
+        if number < lowest:
+            raise ValueError(f"{name} must be {lowest} or more, got {number}")
     if (values := np.asarray(min_confidence, float)).shape not in ((), (len(vocabulary),)):
         raise ValueError(
             f"min_confidence must be one number, or one for each of the {len(vocabulary)} classes, "
@@ -94,13 +93,13 @@ def extract_prompt_points_from_upsampled(
         raise ValueError(
             f"background_idx must be None or one of 0..{len(vocabulary) - 1}, got {background_idx}"
         )
-    confidence = _class_probability(seg_map, probs)
+    confidence = class_probability(seg_map, probs)
     # In the type of the probabilities, as a single number is compared: 0.7 is 0.7 in both.
     least = np.asarray(min_confidence, confidence.dtype)
     is_confident = confidence >= (least[seg_map] if least.ndim else least)
-    regions = _regions(seg_map, is_confident, max(1, min_region_size))
+    regions = find_regions(seg_map, is_confident, max(1, min_region_size))
     prompted = [(c, region) for c, region in regions if c != background_idx]
-    components = _components_around(seg_map, [region for _, region in prompted])
+    components = components_around(seg_map, [region for _, region in prompted])
     poles = [(c, pole(r, confidence[r.window])) for c, r in regions if negative_points]
 
     prompts: list[Prompt] = []
@@ -126,60 +125,6 @@ def extract_prompt_points_from_upsampled(
     return prompts
 
 
-def _class_probability(seg_map: np.ndarray, probs: np.ndarray) -> np.ndarray:
-    """Probability of each pixel's own class, (H, W) float32 or float64."""
-    confidence = np.empty(seg_map.shape, np.float64 if probs.dtype == np.float64 else np.float32)
-    for start in range(0, len(seg_map), _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
-        index = seg_map[rows, :, None].astype(np.intp)
-        confidence[rows] = np.take_along_axis(probs[rows], index, axis=2)[..., 0]
-    low, high = confidence.min(), confidence.max()  # both NaN when any value is
-    if not (low >= 0 and high <= 1 + 1e-3):
-        raise ValueError(
-            f"probs must be probabilities in 0..1, got values from {low:.4g} to {high:.4g}; "
-            "take the softmax of logits over the classes first"
-        )
-    return confidence
-
-
-def _regions(seg_map: np.ndarray, chosen: np.ndarray, min_size: int) -> list[tuple[int, Region]]:
-    """Components of equal class among the chosen pixels, each with its class.
-
-    Returns:
-        by class, then from large to small, then in reading order.
-    """
-    labels = label(np.where(chosen, seg_map.astype(np.int32) + 1, 0), background=0, connectivity=2)
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0  # the pixels not chosen
-    kept = np.flatnonzero(sizes >= min_size)
-    renumbered = np.zeros(len(sizes), np.int32)
-    renumbered[kept] = np.arange(1, len(kept) + 1)
-    labels = renumbered[labels]
-    regions = []
-    for number, window in enumerate(ndimage.find_objects(labels), start=1):
-        mask = labels[window] == number
-        region = Region(window[0].start, window[1].start, mask)
-        regions.append((int(seg_map[window].flat[mask.argmax()]), region))
-    # Labels are numbered in reading order of their first pixels, and the sort is stable.
-    order = sorted(range(len(regions)), key=lambda i: (regions[i][0], -int(sizes[kept[i]])))
-    return [regions[i] for i in order]
-
-
-def _components_around(seg_map: np.ndarray, regions: Sequence[Region]) -> list[Region]:
-    """For each region, the component of equal class that holds it; shared where regions share."""
-    if not regions:
-        return []
-    labels = label(seg_map.astype(np.int32) + 1, background=0, connectivity=2)
-    windows = ndimage.find_objects(labels)
-    components: dict[int, Region] = {}
-    numbers = [int(labels[r.window].flat[r.mask.argmax()]) for r in regions]
-    for number in set(numbers):
-        window = windows[number - 1]
-        mask = labels[window] == number
-        components[number] = Region(window[0].start, window[1].start, mask)
-    return [components[number] for number in numbers]
-
-
 def _check_maps(seg_map: np.ndarray, probs: np.ndarray, vocabulary: Sequence[str]) -> None:
     if vocabulary is None or isinstance(vocabulary, str) or len(vocabulary) == 0:
         raise ValueError(f"vocabulary must be a non-empty list of class names, got {vocabulary!r}")
@@ -199,19 +144,3 @@ def _check_maps(seg_map: np.ndarray, probs: np.ndarray, vocabulary: Sequence[str
             f"seg_map must index the {len(vocabulary)} class names (0..{len(vocabulary) - 1}), "
             f"got values from {low} to {high}"
         )
-
-
-def _check_options(
-    min_region_size: int,
-    strategy: str,
-    points_per_region: int,
-    negative_points: int,
-) -> None:
-    if min_region_size < 0:
-        raise ValueError(f"min_region_size must be 0 pixels or more, got {min_region_size}")
-    if strategy not in STRATEGIES:
-        raise ValueError(f"unknown strategy {strategy!r}; valid ones: {', '.join(STRATEGIES)}")
-    if points_per_region < 1:
-        raise ValueError(f"points_per_region must be 1 or more, got {points_per_region}")
-    if negative_points < 0:
-        raise ValueError(f"negative_points must be 0 or more, got {negative_points}")

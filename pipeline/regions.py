@@ -1,4 +1,4 @@
-"""Sets of pixels kept as crops, so that hundreds of masks on a large image stay small.
+"""Regions of a class map: sets of pixels kept as crops, so that hundreds of masks stay small.
 
 Points are (x, y) pixels, boxes XYXY with exclusive ends, sizes (H, W).
 Shapes: H×W pixels of the image, h×w of a region's box, L side of a square grid over the image.
@@ -6,9 +6,12 @@ Shapes: H×W pixels of the image, h×w of a region's box, L side of a square gri
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+_ROWS_AT_ONCE = 256  # keeps temporary index arrays small on large images
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -54,12 +57,6 @@ class Region:
     def area(self) -> int:
         """Number of pixels."""
         return int(np.count_nonzero(self.mask))
-
-    def contains(self, point: tuple[int, int]) -> bool:
-        """Whether the pixel (x, y) belongs to the region."""
-        x, y = point[0] - self.left, point[1] - self.top
-        height, width = self.mask.shape
-        return 0 <= x < width and 0 <= y < height and bool(self.mask[y, x])
 
     def paste(self, size: tuple[int, int]) -> np.ndarray:
         """The region as a mask of the whole image, (H, W) bool."""
@@ -126,3 +123,59 @@ def _bin_means(values: np.ndarray, start: int, total: int, bins: int) -> tuple[i
     share = (edges - whole)[:, None]
     at_edges = integral[whole] * (1 - share) + integral[whole + 1] * share
     return first, (np.diff(at_edges, axis=0) * (bins / total)).astype(np.float32)
+
+
+def class_probability(seg_map: np.ndarray, probs: np.ndarray) -> np.ndarray:
+    """Probability of each pixel's own class, (H, W) float32 or float64."""
+    confidence = np.empty(seg_map.shape, np.float64 if probs.dtype == np.float64 else np.float32)
+    for start in range(0, len(seg_map), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        index = seg_map[rows, :, None].astype(np.intp)
+        confidence[rows] = np.take_along_axis(probs[rows], index, axis=2)[..., 0]
+    low, high = confidence.min(), confidence.max()  # both NaN when any value is
+    if not (low >= 0 and high <= 1 + 1e-3):
+        raise ValueError(
+            f"probs must be probabilities in 0..1, got values from {low:.4g} to {high:.4g}; "
+            "take the softmax of logits over the classes first"
+        )
+    return confidence
+
+
+def find_regions(
+    seg_map: np.ndarray, chosen: np.ndarray, min_size: int
+) -> list[tuple[int, Region]]:
+    """Components of equal class among the chosen pixels, each with its class.
+
+    Returns:
+        by class, then from large to small, then in reading order.
+    """
+    labels, windows = _components(np.where(chosen, seg_map.astype(np.int32) + 1, 0))
+    large = np.flatnonzero(np.bincount(labels.ravel())[1:] >= min_size)
+    regions = [_crop(labels, windows, int(number) + 1) for number in large]
+    found = [(int(seg_map[r.window].flat[r.mask.argmax()]), r) for r in regions]
+    # Components are numbered in reading order of their first pixels, and the sort is stable.
+    return sorted(found, key=lambda one: (one[0], -one[1].area))
+
+
+def components_around(seg_map: np.ndarray, regions: Sequence[Region]) -> list[Region]:
+    """For each region, the component of equal class that holds it; shared where regions share."""
+    if not regions:
+        return []
+    labels, windows = _components(seg_map.astype(np.int32) + 1)
+    numbers = [int(labels[r.window].flat[r.mask.argmax()]) for r in regions]
+    components = {number: _crop(labels, windows, number) for number in set(numbers)}
+    return [components[number] for number in numbers]
+
+
+def _components(values: np.ndarray) -> tuple[np.ndarray, list[tuple[slice, slice]]]:
+    """Numbers (H, W), from 1, of the 8-connected parts of equal value other than 0; their boxes."""
+    from scipy import ndimage  # take long to load, and the names above need not
+    from skimage.measure import label
+
+    labels = np.asarray(label(values, background=0, connectivity=2))
+    return labels, ndimage.find_objects(labels)
+
+
+def _crop(labels: np.ndarray, windows: Sequence[tuple[slice, slice]], number: int) -> Region:
+    window = windows[number - 1]
+    return Region(window[0].start, window[1].start, labels[window] == number)

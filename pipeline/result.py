@@ -6,18 +6,21 @@ pixels of the original image. In label maps 0 is "nothing named" and i + 1 is `c
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
-from .drawing.palette import voc_palette
-from .files.atomic import write_atomically
+from .files.atomic import write_json
+from .files.label_png import label_dtype, write_index_png
+from .files.result_json import read_result, to_json_dict
+from .files.rle import decode_rle as decode_rle  # users take these two from here
+from .files.rle import encode_rle as encode_rle
+
+if TYPE_CHECKING:
+    import supervision
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,8 +28,9 @@ class Segmentation:
     """Masks with classes, and the label maps of one image.
 
     Attributes:
-        label_map: (H, W) uint8, the final answer: 0 nothing named, i + 1 is `class_names[i]`.
-        dense_map: (H, W) uint8, same coding: what CLIP said before SAM 2.
+        label_map: (H, W) uint8, or uint16 of more than 254 classes, the final answer: 0 nothing
+            named, i + 1 is `class_names[i]`.
+        dense_map: (H, W), same type and coding: what CLIP said before SAM 2.
         masks: (M, H, W) bool; they may overlap.
         class_ids: (M,) int64 index into `class_names`.
         scores: (M,) float32 in 0…1, SAM 2's predicted IoU.
@@ -65,7 +69,7 @@ class Segmentation:
         def put(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
-        if isinstance(self.class_names, str):
+        if isinstance(self.class_names, str) or {*map(type, self.class_names)} - {str}:
             raise ValueError(f"class_names must be a list of names, got {self.class_names!r}")
         put("class_names", tuple(self.class_names))
         put("sources", tuple(self.sources))
@@ -75,7 +79,7 @@ class Segmentation:
         put("points", tuple(np.asarray(points, np.float32) for points in self.points))
 
         for name in ("label_map", "dense_map"):
-            _check_label_map(name, getattr(self, name), len(self.class_names))
+            put(name, _label_map(name, getattr(self, name), len(self.class_names)))
         size = self.label_map.shape
         _expect("dense_map", self.dense_map.shape, size)
         if self.probs is not None:
@@ -110,26 +114,23 @@ class Segmentation:
         dense_map: np.ndarray | None = None,
         image_path: str | None = None,
         timings: dict[str, float] | None = None,
-        settings: dict[str, Any] | None = None,
-        versions: dict[str, str] | None = None,
     ) -> Segmentation:
         """Nothing found in an image of `size` (H, W)."""
+        nothing, none = np.zeros(size, label_dtype(len(class_names))), np.zeros(0)
         return cls(
-            label_map=np.zeros(size, np.uint8),
-            dense_map=np.zeros(size, np.uint8) if dense_map is None else dense_map,
+            label_map=nothing,
+            dense_map=nothing.copy() if dense_map is None else dense_map,
             masks=np.zeros((0, *size), bool),
-            class_ids=np.zeros(0, np.int64),
-            scores=np.zeros(0),
-            confidences=np.zeros(0),
-            agreement=np.zeros(0),
+            class_ids=none,
+            scores=none,
+            confidences=none,
+            agreement=none,
             boxes=np.zeros((0, 4)),
             points=(),
             sources=(),
             class_names=tuple(class_names),
             image_path=image_path,
             timings=timings or {},
-            settings=settings or {},
-            versions=versions or {},
         )
 
     def __len__(self) -> int:
@@ -147,8 +148,6 @@ class Segmentation:
 
     def to_json_dict(self) -> dict[str, Any]:
         """Everything as plain JSON types; masks and label maps as COCO run lengths."""
-        from .files.result_json import to_json_dict  # it imports this module
-
         return to_json_dict(self)
 
     def save_json(self, path: str | Path) -> None:
@@ -164,13 +163,11 @@ class Segmentation:
         """Read what `save_json` wrote.
 
         Raises:
-            FileNotFoundError, ValueError: see `pipeline.files.result_json.load_json`.
+            FileNotFoundError, ValueError: see `pipeline.files.result_json.read_result`.
         """
-        from .files.result_json import load_json
+        return read_result(path, cls)
 
-        return load_json(path)
-
-    def to_supervision(self) -> Any:
+    def to_supervision(self) -> supervision.Detections:
         """The masks as `supervision.Detections`, for that package's drawing, tracking and metrics.
 
         `confidence` is the score; `data` has `class_name` and `class_confidence`.
@@ -178,47 +175,33 @@ class Segmentation:
         Raises:
             ImportError: the package is not installed.
         """
-        from .exports.to_supervision import to_supervision
-
-        return to_supervision(self)
+        try:
+            import supervision
+        except ImportError as error:
+            raise ImportError(
+                "to_supervision() needs the package supervision: pip install supervision"
+            ) from error
+        names = [self.class_name(i) for i in range(len(self))]
+        return supervision.Detections(
+            xyxy=self.boxes,
+            mask=self.masks,
+            confidence=self.scores,
+            class_id=self.class_ids,
+            data={
+                "class_name": np.array(names, dtype=str),
+                "class_confidence": self.confidences,
+            },
+        )
 
     def save_label_map(self, path: str | Path) -> None:
-        """Write the label map as a palette PNG: pixel values are the labels, 0 is black.
+        """Write the label map as a PNG: pixel values are the labels.
+
+        It has VOC's palette; above 254 classes it is grey, of 16 bits.
 
         Raises:
             OSError: the file cannot be written.
         """
-        image = Image.fromarray(self.label_map)
-        image.putpalette(voc_palette().tobytes())  # mode L becomes P, values stay
-        data = io.BytesIO()
-        image.save(data, format="PNG")
-        write_atomically(path, data.getvalue())
-
-
-def encode_rle(mask: np.ndarray) -> dict[str, Any]:
-    """COCO run lengths of a bool mask (H, W): {"size": [H, W], "counts": str}."""
-    from pycocotools import mask as coco  # slow to import, only needed here
-
-    rle = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode("ascii")}
-
-
-def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
-    """The bool mask (H, W) of `encode_rle`."""
-    from pycocotools import mask as coco
-
-    return coco.decode(dict(rle)).astype(bool)
-
-
-def write_json(path: str | Path, data: Mapping[str, Any]) -> None:
-    """Write JSON whole or not at all.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
-    # A lone surrogate (an undecodable byte of a file name) becomes "?": JSON cannot hold it.
-    write_atomically(path, (text + "\n").encode("utf-8", errors="replace"))
+        write_index_png(path, self.label_map)
 
 
 def _class_ids(values: object, classes: int) -> np.ndarray:
@@ -230,11 +213,16 @@ def _class_ids(values: object, classes: int) -> np.ndarray:
     return ids.astype(np.int64)
 
 
-def _check_label_map(name: str, labels: np.ndarray, classes: int) -> None:
-    if labels.dtype != np.uint8 or labels.ndim != 2 or 0 in labels.shape:
-        raise ValueError(f"{name} must be uint8 of shape (H, W), got {labels.dtype} {labels.shape}")
+def _label_map(name: str, labels: np.ndarray, classes: int) -> np.ndarray:
+    dtype = np.dtype(label_dtype(classes))
+    if labels.dtype not in (dtype, np.uint16) or labels.ndim != 2 or 0 in labels.shape:
+        raise ValueError(
+            f"{name} must be {dtype} of shape (H, W) for {classes} classes, got {labels.dtype} "
+            f"{labels.shape}"
+        )
     if (highest := int(labels.max())) > classes:
         raise ValueError(f"{name} has label {highest}, but the {classes} classes end at {classes}")
+    return labels.astype(dtype, copy=False)
 
 
 def _expect(name: str, actual: tuple[int, ...], expected: tuple[int, ...]) -> None:

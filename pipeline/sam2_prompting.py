@@ -21,7 +21,7 @@ from models.sam2_masks import PADDING, Sam2Masks
 from models.weights import load_sam2
 
 from .config import PipelineConfig
-from .masks import accept, choose_candidates
+from .masks import choose_candidates
 from .regions import Region
 
 # Logits of a mask prompt run from minus to plus this much: what SAM 2's own masks look like.
@@ -60,7 +60,7 @@ def segment_with_guided_prompts(
     size = pixels.shape[:2]
     _check_points(prompts, size)  # before the models are loaded
     target = pick_device(device)
-    model = load_sam2(get_preset(preset).sam, model_cfg=model_cfg, checkpoint=checkpoint_path)
+    model: Any = load_sam2(get_preset(preset).sam, model_cfg=model_cfg, checkpoint=checkpoint_path)
     sam = Sam2Masks(model.to(target))
     sam.set_image(pixels)
     results = []
@@ -98,18 +98,16 @@ def masks_from_prompts(
         agreement = np.zeros(len(some), np.float32)
         if knows_region.any():
             rows = np.flatnonzero(knows_region)
-            choice = choose_candidates(
+            index[rows], agreement[rows] = choose_candidates(
                 low_res[rows].numpy(),
                 iou[rows].numpy(),
-                [some[row] for row in rows],
+                [some[row] for row in rows.tolist()],
                 size,
                 rule=config.mask_choice,
             )
-            index[rows], agreement[rows] = choice.index, choice.agreement
         score = iou.numpy()[np.arange(len(some)), index].clip(0, 1)
-        trusted = accept(
-            score, agreement, min_score=config.min_score, min_agreement=config.min_agreement
-        )
+        # Where SAM is unsure, or answers something else, the dense map's region is safer.
+        trusted = (score >= config.min_score) & (agreement >= config.min_agreement)
         for row, prompt in enumerate(some):
             region, source = None, "sam2"
             if trusted[row] or not knows_region[row]:
@@ -159,9 +157,10 @@ def _decode(
     extra = np.array([wanted and "component" in prompt for prompt in prompts])
     for rows in (np.flatnonzero(extra), np.flatnonzero(~extra)):
         if len(rows):
-            arguments = _points([prompts[row] for row in rows])
+            chosen = [prompts[row] for row in rows.tolist()]
+            arguments = _points(chosen)
             if extra[rows[0]]:
-                components = [prompts[row]["component"] for row in rows]
+                components = [prompt["component"] for prompt in chosen]
                 arguments |= _box_and_mask(components, size, sam.logits_side, config)
             low_res[rows], iou[rows] = sam.decode(**arguments)
     return low_res, iou

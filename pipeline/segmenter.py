@@ -214,6 +214,7 @@ class Segmenter:
             found = list(masks_from_prompts(self.sam, prompts, encoded.size, self.config))
             label_map, groups = self._merged(found, dense, words, encoded.size)
             arrays = _arrays(found, groups, encoded.size)
+        place = environment(self.networks)
         return Segmentation(
             label_map=label_map,
             dense_map=_dense_map(dense, words),
@@ -221,16 +222,14 @@ class Segmenter:
             probs=_probs(dense, words) if keep_probs else None,
             image_path=image_path,
             timings=timings,
-            settings=self.record(words) | {"prompts": len(prompts)},
-            versions=environment(self.networks)["versions"],
+            versions=place.pop("versions"),
+            settings=self.made_with(words) | place | {"prompts": len(prompts)},
             **arrays,
         )
 
-    def record(self, words: Vocabulary) -> dict[str, Any]:
-        """What results are made with, and where; see `pipeline.record`."""
-        place = environment(self.networks)
-        del place["versions"]  # results have a place of their own for them
-        return made_with(self.networks, self.config, words, final=True) | place
+    def made_with(self, words: Vocabulary) -> dict[str, Any]:
+        """What decides results of these words, see `pipeline.record`."""
+        return made_with(self.networks, self.config, words, final=True)
 
     def prompts(self, dense: DenseResult, words: Vocabulary) -> list[Prompt]:
         """Where to click, from a dense map."""

@@ -13,7 +13,6 @@ Shapes: H×W image pixels, K classes. In label maps 0 is "nothing named", i + 1 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from models.vocabulary import Vocabulary
 
 from ..drawing.overlay import shorten
 from ..evaluation.metrics import class_iou, confusion, mean_iou
-from ..files.atomic import write_atomically
+from ..files.atomic import write_json
 from ..result import Segmentation
 from ..segmenter import Segmenter
 
@@ -75,8 +74,7 @@ class Comparison:
         Raises:
             OSError: the file cannot be written.
         """
-        text = json.dumps(self.to_json_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-        write_atomically(path, (text + "\n").encode("utf-8", errors="replace"))
+        write_json(path, self.to_json_dict())
 
     def table(self) -> str:
         """The metrics for reading; lines of at most 79 characters."""

@@ -16,7 +16,6 @@ heat maps. A run that was interrupted, however roughly, continues with what is m
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import os
 from collections.abc import Mapping, Sequence
@@ -31,11 +30,9 @@ from models.vocabulary import Vocabulary
 
 from ..drawing.picture import save_picture
 from ..exports.heatmaps import heatmap_files, save_heatmaps
-from ..files.atomic import WriteError, write_atomically
+from ..files.atomic import WriteError, read_json, sha256, write_atomically, write_json
 from ..files.image_files import SUFFIXES, ImageFile, find_images
-from ..files.settings import claim_folder, read_json
-from ..record import made_with
-from ..result import write_json
+from ..files.settings import claim_folder
 from ..segmenter import Segmenter
 
 _KINDS = {"pictures": ".jpg", "labels": ".png", "json": ".json"}  # folder → ending, as written
@@ -96,7 +93,7 @@ def segment_folder(
     words = segmenter.vocabulary(vocabulary, background, not_words, thresholds)
     outcomes: list[Outcome] = []
     try:
-        wanted = made_with(segmenter.networks, segmenter.config, words, final=True)
+        wanted = segmenter.made_with(words)
         _claim(output, wanted, overwrite=overwrite)
         if heatmaps:
             _claim_heatmaps(heatmaps, wanted | {"results": str(output.resolve())}, overwrite)
@@ -181,7 +178,7 @@ def _claim(output: Path, wanted: dict[str, Any], *, overwrite: bool) -> None:
 
 def _claim_heatmaps(folder: Path, wanted: dict[str, Any], overwrite: bool) -> None:
     """Make the folder ready for the heat maps that belong to these results."""
-    maps = "[0-9][0-9][0-9]_*.png"
+    maps = "[0-9][0-9][0-9]*_*.png"
     for old in [*folder.rglob(_LEFTOVERS), *(folder.rglob(maps) if overwrite else ())]:
         old.unlink()
     taken = any(folder.rglob(maps))
@@ -203,7 +200,7 @@ def _segment(
     target = result_file(output, "json", file.name)
     try:
         # `load_image` says best what is wrong with anything else.
-        digest = _sha256(file.path) if file.path.is_file() else None
+        digest = sha256(file.path) if file.path.is_file() else None
         if digest and (finished := _finished(file, target)):
             made_of, outcome = finished
             if made_of != digest:
@@ -237,11 +234,6 @@ def _segment(
             f"'{file.path}' needs more memory than there is ({width}×{height} pixels); shrink it"
         ) from error
     return _outcome(file, record)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _finished(file: ImageFile, target: Path) -> tuple[str, Outcome] | None:

@@ -7,23 +7,13 @@ import functools
 import cv2
 import numpy as np
 
+from ..files.label_png import voc_palette as voc_palette  # programs take it from here
+
 # Strong colours that are told apart at a glance, for the first classes.
 _FIRST = (
     (230, 57, 70), (29, 120, 220), (46, 160, 67), (255, 159, 28), (142, 68, 200), (0, 181, 190),
     (240, 98, 190), (150, 95, 45), (170, 210, 40), (60, 60, 170),
 )  # fmt: skip
-
-
-def voc_palette() -> np.ndarray:
-    """PASCAL VOC's palette, (256, 3) uint8 RGB: the bits of the index dealt out to R, G, B."""
-    index = np.arange(256)
-    palette = np.zeros((256, 3), np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            palette[:, channel] |= ((index >> (3 * bit + channel) & 1) << (7 - bit)).astype(
-                np.uint8
-            )
-    return palette
 
 
 @functools.cache

@@ -16,7 +16,7 @@ import numpy as np
 from models.presets import GRID_PROMPTS
 
 from ..datasets.base import GroundTruth
-from ..result import decode_rle
+from ..files.rle import decode_rle
 from .metrics import (
     class_accuracy,
     class_iou,
@@ -75,9 +75,8 @@ class ArmScores:
                 if truth.labels[y, x] != self.ignore:
                     self.points += 1
                     self.hits += bool(truth.labels[y, x] == mask["label"])
-            true_iou = mask_true_iou(
-                decode_rle(mask["segmentation"]), mask["label"], truth.labels, truth.objects
-            )
+            found = decode_rle(mask["segmentation"], truth.labels.shape)
+            true_iou = mask_true_iou(found, mask["label"], truth.labels, truth.objects)
             self.masks.append((mask["score"], true_iou, mask["source"] == "sam2"))
 
     def stacked(self, metric: str) -> np.ndarray:

@@ -10,7 +10,6 @@ roughly, continues with what is missing. Predictions of other settings or images
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -23,10 +22,9 @@ from tqdm import tqdm
 from models.images import load_image
 
 from ..datasets.base import Dataset
-from ..files.atomic import write_atomically
+from ..files.atomic import read_json, sha256, write_atomically
 from ..files.label_png import read_index_png, write_index_png
-from ..files.settings import read_json
-from ..result import encode_rle
+from ..files.rle import encode_rle
 from .arms import Arm
 from .ranks import Ranks
 from .runner import ArmRunner, Prediction
@@ -89,9 +87,9 @@ def _predict_image(
 ) -> None:
     path = dataset.image_path(image_id)
     try:
-        seen = _sha256(path)
+        seen = sha256(path)
         # A bound sees the truth as well.
-        told = _sha256(path, *dataset.label_paths(image_id)) if _any_oracle(arms) else seen
+        told = sha256(path, *dataset.label_paths(image_id)) if _any_oracle(arms) else seen
     except FileNotFoundError as error:
         raise _UnreadableError(
             f"not found: '{error.filename}'; is the data set complete?"
@@ -123,13 +121,6 @@ def _predict_image(
 
 def _any_oracle(arms: Sequence[Arm]) -> bool:
     return any(arm.oracle for arm in arms)
-
-
-def _sha256(*paths: Path) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def _recorded_digest(sidecar: Path) -> str | None:

@@ -74,10 +74,10 @@ def score(
             predicted, record = read_prediction(folder, name, image_id)
             try:
                 image_scores = score_image(scored, predicted, truth.objects, len(dataset.labels))
+                scores[name].add(image_id, image_scores, record, truth)
             except ValueError as error:
                 png, _ = prediction_files(folder, name, image_id)
                 raise ValueError(f"{png}: {error}") from error
-            scores[name].add(image_id, image_scores, record, truth)
     if len(left_out) == len(dataset.ids):
         first = min(left_out.values())
         raise ValueError(

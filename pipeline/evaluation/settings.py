@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..config import FINAL_FIELDS
-from ..files.settings import claim_folder, read_json
+from ..files.atomic import read_json
+from ..files.settings import claim_folder
 from ..record import environment
 from .arms import Arm
 from .ranks import Ranks

@@ -12,71 +12,58 @@ from pathlib import Path
 from typing import Any
 
 from ..files.atomic import AtomicFile
-from ..result import Segmentation, encode_rle
+from ..files.rle import encode_rle
+from ..regions import Region
+from ..result import Segmentation
+from .base import Exporter
 
-FILE = "annotations.json"
-_START = b'{"annotations": [\n'
+_FIRST = b'{"annotations": [\n'
 
 
-class CocoExport:
-    """Writes `annotations.json`; annotations go to the disk at once, memory holds the image list.
+class CocoExport(Exporter):
+    """Writes one file; annotations go to the disk at once, memory holds the list of images."""
 
-    Args:
-        folder: where.
-        class_names: K names.
-    """
+    START = "annotations.json"
 
     def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
-        self.path = folder / FILE
-        self._names = class_names
+        super().__init__(folder, class_names)
         self._images: list[dict[str, Any]] = []
         self._annotations = 0
         self._file = AtomicFile(self.path)
 
     def add(self, name: str, result: Segmentation) -> None:
-        """One image more; `name` is its path relative to the data set, with slashes."""
-        from pycocotools import mask as coco  # slow to import
-
         height, width = result.size
         image_id = len(self._images) + 1
         self._images.append(
             {"id": image_id, "file_name": name, "width": width, "height": height},
         )
-        for index in range(len(result)):
-            rle = encode_rle(result.masks[index])
+        for index, mask in enumerate(result.masks):
+            region = Region.from_mask(mask, copy=False)
+            x0, y0, x1, y1 = map(float, region.box)
             annotation = {
                 "id": self._annotations + 1,
                 "image_id": image_id,
                 "category_id": int(result.class_ids[index]) + 1,
-                "segmentation": rle,
-                "area": int(coco.area(rle)),
-                "bbox": coco.toBbox(rle).tolist(),
+                "segmentation": encode_rle(mask),
+                "area": region.area,
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
                 "iscrowd": 0,
                 "score": float(result.scores[index]),
             }
-            self._file.write((b",\n" if self._annotations else _START) + _json(annotation))
+            self._file.write((b",\n" if self._annotations else _FIRST) + _json(annotation))
             self._annotations += 1
 
     def finish(self) -> None:
-        """Complete the file and give it its name."""
         categories = [
             {"id": i, "name": name, "supercategory": ""} for i, name in enumerate(self._names, 1)
         ]
-        for key, value in (
-            (b"images", self._images),
-            (b"categories", categories),
-            (b"licenses", []),
-            (b"info", {}),
-        ):
-            separator = b"\n],\n" if key == b"images" else b",\n"
-            if key == b"images" and not self._annotations:
-                separator = _START + b"],\n"
-            self._file.write(separator + b'"' + key + b'": ' + _json(value))
-        self._file.write(b"}\n")
+        rest = {"images": self._images, "categories": categories, "licenses": [], "info": {}}
+        lines = [f'"{key}": '.encode() + _json(value) for key, value in rest.items()]
+        start = b"\n" if self._annotations else _FIRST
+        self._file.write(start + b"],\n" + b",\n".join(lines) + b"}\n")
         self._file.commit()
 
     def discard(self) -> None:
-        """Leave nothing behind that was not finished."""
         self._file.discard()
 
 

@@ -4,27 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from types import TracebackType
-from typing import Protocol
 
 from ..result import Segmentation
 from . import FORMATS
-from .coco import CocoExport
-from .labelme import LabelmeExport
-from .voc import VocExport
-from .yolo import YoloExport
-
-_CLASSES = {"coco": CocoExport, "yolo": YoloExport, "voc": VocExport, "labelme": LabelmeExport}
-
-
-class Exporter(Protocol):
-    """What a format does: `path` is where a reader starts."""
-
-    path: Path
-
-    def add(self, name: str, result: Segmentation) -> None: ...
-    def finish(self) -> None: ...
-    def discard(self) -> None: ...
 
 
 class Export:
@@ -45,7 +27,7 @@ class Export:
         paths: where a reader of each format starts.
 
     Raises:
-        ValueError: no or an unknown format.
+        ValueError: no or an unknown format, or one that cannot hold so many classes.
         OSError: the folder cannot be written.
     """
 
@@ -56,8 +38,9 @@ class Export:
             raise ValueError(f"unknown export formats {list(formats)}; valid: {', '.join(FORMATS)}")
         self.class_names = tuple(class_names)
         self._taken: dict[str, str] = {}
-        self._exporters: list[Exporter] = [
-            _CLASSES[name](Path(folder) / name, self.class_names) for name in dict.fromkeys(formats)
+        self._exporters = [
+            FORMATS[name].exporter()(Path(folder) / name, self.class_names)
+            for name in dict.fromkeys(formats)
         ]
         self.paths = [exporter.path for exporter in self._exporters]
 
@@ -87,12 +70,7 @@ class Export:
     def __enter__(self) -> Export:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         try:
             if kind is None:
                 for exporter in self._exporters:

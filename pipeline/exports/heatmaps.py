@@ -8,15 +8,13 @@ Shapes: K classes, H×W image pixels.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
-from ..files.atomic import write_atomically
+from ..files.label_png import write_index_png
 
 _NAME_LENGTH = 60  # characters of a class name in a file name
 
@@ -26,7 +24,8 @@ def heatmap_files(
 ) -> list[Path]:
     """What `save_heatmaps` writes: `folder/000_person.png`, `folder/001_car.png`, ..."""
     names = [*class_names, *["background"] * background]
-    return [Path(folder) / f"{i:03d}_{_file_name(name)}.png" for i, name in enumerate(names)]
+    digits = max(3, len(str(len(names) - 1)))  # the same for all: files stay in order
+    return [Path(folder) / f"{i:0{digits}d}_{_file_name(name)}.png" for i, name in enumerate(names)]
 
 
 def save_heatmaps(folder: str | Path, probs: np.ndarray, class_names: Sequence[str]) -> list[Path]:
@@ -48,11 +47,7 @@ def save_heatmaps(folder: str | Path, probs: np.ndarray, class_names: Sequence[s
     levels = np.arange(256, dtype=np.uint8)[:, None]
     palette = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[:, 0, ::-1]  # BGR to RGB
     for path, values in zip(paths, probs, strict=True):
-        image = Image.fromarray(np.rint(values * 255).clip(0, 255).astype(np.uint8))
-        image.putpalette(palette.tobytes())  # mode L becomes P, values stay
-        data = io.BytesIO()
-        image.save(data, format="PNG")
-        write_atomically(path, data.getvalue())
+        write_index_png(path, np.rint(values * 255).clip(0, 255).astype(np.uint8), palette)
     return paths
 
 

@@ -6,33 +6,31 @@ Every part of a mask is a polygon; the parts of one mask share a `group_id`. Hol
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from ..files.atomic import write_atomically
+from ..files.atomic import write_json
 from ..result import Segmentation
-from .per_image import PerImageExport
+from .base import Exporter
 from .polygons import mask_polygons
 
 _VERSION = "5.5.0"  # of the format: the first whose shapes have all keys written here
 
 
-class LabelmeExport(PerImageExport):
-    """Writes a JSON per image, with the names of what it shows."""
+class LabelmeExport(Exporter):
+    """Writes a JSON per image, with the names of what it shows.
+
+    The file refers to `result.image_path` as seen from where it lies; of a result without one, to
+    a picture of that name beside it.
+    """
 
     def add(self, name: str, result: Segmentation) -> None:
-        """One image more; `name` is its path relative to the data set, with slashes.
-
-        The file refers to `result.image_path` as seen from where it lies; a result without one
-        to a picture of that name beside it.
-        """
         path = self._folder / PurePosixPath(name).with_suffix(".json")
         height, width = result.size
-        data = {
+        content = {
             "version": _VERSION,
             "flags": {},
             "shapes": [s for i in range(len(result)) for s in _shapes(result, i)],
@@ -41,8 +39,7 @@ class LabelmeExport(PerImageExport):
             "imageHeight": height,
             "imageWidth": width,
         }
-        text = json.dumps(data, indent=1, ensure_ascii=False)
-        write_atomically(path, (text + "\n").encode("utf-8", errors="replace"))
+        write_json(path, content)
 
 
 def _shapes(result: Segmentation, index: int) -> list[dict[str, Any]]:

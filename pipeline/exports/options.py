@@ -16,7 +16,8 @@ def add_export_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=FORMATS,
         metavar="FORMAT",
-        help=f"also write the masks for other tools: {', '.join(FORMATS)}",
+        help="also write the masks for other tools: "
+        + "; ".join(f"{name}, {row.meaning}" for name, row in FORMATS.items()),
     )
     parser.add_argument(
         "--export-dir",

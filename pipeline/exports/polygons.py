@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from ..regions import Region
 
@@ -72,10 +72,10 @@ def join_rings(rings: Sequence[np.ndarray]) -> np.ndarray:
     trunk, *others = rings
     if not others:
         return trunk
-    tree = cKDTree(trunk)
+    tree = KDTree(trunk, leafsize=16)
     detours = defaultdict(list)
     for other in others:
-        distance, nearest = tree.query(other)
+        distance, nearest = map(np.asarray, tree.query(other))
         start = int(distance.argmin())
         at = int(nearest[start])
         detours[at] += [other[start:], other[: start + 1], trunk[at : at + 1]]

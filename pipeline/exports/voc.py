@@ -19,26 +19,26 @@ import numpy as np
 from ..files.atomic import write_atomically
 from ..files.label_png import write_index_png
 from ..result import Segmentation
-from .per_image import PerImageExport
+from .base import Exporter
 
-MAX_OBJECTS = 254  # of an image: 255 means "not scored"
+MAX_LABELS = 254  # classes, or objects of an image: the values are bytes, 255 means "not scored"
 
 
-class VocExport(PerImageExport):
+class VocExport(Exporter):
     """Writes two palette PNGs per image, the list of images and the class names."""
 
     START = "class_names.txt"
 
     def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
         super().__init__(folder, class_names)
+        if len(class_names) > MAX_LABELS:
+            raise ValueError(
+                f"VOC's label maps tell {MAX_LABELS} classes apart, here are {len(class_names)}; "
+                "export another format"
+            )
         self._ids: list[str] = []
 
     def add(self, name: str, result: Segmentation) -> None:
-        """One image more; `name` is its path relative to the data set, with slashes.
-
-        Raises:
-            ValueError: it has more objects than the format can number.
-        """
         objects = object_map(result)  # first: it may refuse
         stem = PurePosixPath(name).with_suffix("")
         for kind, values in (("Class", result.label_map), ("Object", objects)):
@@ -46,7 +46,6 @@ class VocExport(PerImageExport):
         self._ids.append(str(stem))
 
     def finish(self) -> None:
-        """Write the list and the names."""
         listing = self._folder / "ImageSets" / "Segmentation" / "all.txt"
         write_atomically(listing, _lines(self._ids))
         write_atomically(self.path, _lines(["background", *self._names]))
@@ -56,11 +55,11 @@ def object_map(result: Segmentation) -> np.ndarray:
     """(H, W) uint8: 0, or i + 1 where mask i is the best of the pixel's class.
 
     Raises:
-        ValueError: more than `MAX_OBJECTS` masks.
+        ValueError: more than `MAX_LABELS` masks.
     """
-    if len(result) > MAX_OBJECTS:
+    if len(result) > MAX_LABELS:
         raise ValueError(
-            f"VOC can number {MAX_OBJECTS} objects of an image, {result.image_path} has "
+            f"VOC can number {MAX_LABELS} objects of an image, {result.image_path} has "
             f"{len(result)}; raise --min-confidence or --min-region-size, or export another format"
         )
     objects = np.zeros(result.size, np.uint8)

@@ -14,17 +14,16 @@ from pathlib import PurePosixPath
 
 from ..files.atomic import write_atomically
 from ..result import Segmentation
-from .per_image import PerImageExport
+from .base import Exporter
 from .polygons import join_rings, mask_polygons
 
 
-class YoloExport(PerImageExport):
+class YoloExport(Exporter):
     """Writes a text file per image, also an empty one, and `data.yaml`."""
 
     START = "data.yaml"
 
     def add(self, name: str, result: Segmentation) -> None:
-        """One image more; `name` is its path relative to the data set, with slashes."""
         height, width = result.size
         lines = []
         for class_id, mask in zip(result.class_ids, result.masks, strict=True):
@@ -35,7 +34,6 @@ class YoloExport(PerImageExport):
         write_atomically(path, "".join(lines).encode())
 
     def finish(self) -> None:
-        """Write `data.yaml`."""
         names = "".join(f"  {i}: {_quoted(name)}\n" for i, name in enumerate(self._names))
         text = f"train: images\nval: images\nnames:\n{names}"
         write_atomically(self.path, text.encode())

@@ -1,14 +1,15 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all; JSON and fingerprints of files."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 
 class WriteError(OSError):
@@ -73,12 +74,7 @@ class AtomicFile:
     def __enter__(self) -> AtomicFile:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         try:
             if kind is None:
                 self.commit()
@@ -139,3 +135,45 @@ def check_replaceable(path: str | Path) -> None:
     """
     if os.path.exists(path) and not os.path.isdir(path) and not os.access(path, os.W_OK):
         raise PermissionError(13, "the file is there and is write-protected", str(path))
+
+
+def write_json(path: str | Path, data: Mapping[str, Any]) -> None:
+    """Write JSON whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+        ValueError: a number that JSON has no word for.
+    """
+    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
+    # A lone surrogate (an undecodable byte of a file name) becomes "?": JSON cannot hold it.
+    write_atomically(path, (text + "\n").encode("utf-8", errors="replace"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object of a JSON file.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+        ValueError: it is damaged.
+    """
+    try:
+        data = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error})") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} is damaged (it holds a {type(data).__name__}, not an object)")
+    return data
+
+
+def sha256(*paths: Path) -> str:
+    """SHA-256 of files, one after another, as hexadecimal digits.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

@@ -46,9 +46,14 @@ def find_images(
             `heatmaps`.
     """
     paths: list[Path] = []
-    for entry in entries:
-        text = str(entry)
-        paths += _read_list(text[1:]) if text.startswith("@") else [_path(text)]
+    for entry in map(str, entries):
+        if entry.startswith("@"):
+            lines = read_list(entry[1:], what="image list", entry="image path")
+            paths += [Path(line) for _, line in lines]
+        elif entry.strip():
+            paths.append(Path(entry))
+        else:
+            raise ValueError("the image path is empty; give an image file or a folder")
     written = {Path(os.path.abspath(output)): "--output"}
     if heatmaps:
         written[Path(os.path.abspath(heatmaps))] = "--save-heatmaps"
@@ -74,12 +79,6 @@ def find_images(
     return [ImageFile(path, name) for path, name in zip(found.values(), names, strict=True)]
 
 
-def _path(text: str) -> Path:
-    if not text.strip():
-        raise ValueError("the image path is empty; give an image file or a folder")
-    return Path(text)
-
-
 def _walk(folder: Path, without: Container[Path]) -> Iterator[Path]:
     """Images below a folder, sorted."""
 
@@ -95,11 +94,6 @@ def _walk(folder: Path, without: Container[Path]) -> Iterator[Path]:
         for name in sorted(files):
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
                 yield Path(place, name)
-
-
-def _read_list(name: str) -> list[Path]:
-    lines = read_list(name, what="image list", entry="image path")
-    return [Path(line) for _, line in lines]
 
 
 def _names(relative: Sequence[str]) -> list[str]:

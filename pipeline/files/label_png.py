@@ -1,4 +1,6 @@
-"""Label maps as PNG files whose pixel values, not colours, are the labels, as VOC's are.
+"""Label maps: what they are kept in, and PNG files whose values, not colours, are the labels.
+
+Up to 254 classes have 8 bits and VOC's palette, more have 16 bits and are grey.
 
 Shapes: H×W image pixels.
 """
@@ -13,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..drawing.palette import voc_palette
 from .atomic import write_atomically
 
 _EXPECTED = "a palette or grey PNG of 8 bits whose values are the labels, as VOC's own"
@@ -25,8 +26,33 @@ _DAMAGED = (
 )  # fmt: skip
 
 
-def read_index_png(path: str | Path) -> np.ndarray:
+def label_dtype(classes: int) -> type[np.uint8] | type[np.uint16]:
+    """The type of label maps of so many classes: 0 is none of them, i + 1 is class i.
+
+    The type's highest value stays free: in VOC's maps it means "not scored".
+
+    Raises:
+        ValueError: more classes than 16 bits can tell apart.
+    """
+    for dtype in (np.uint8, np.uint16):
+        if classes < np.iinfo(dtype).max:
+            return dtype
+    raise ValueError(f"label maps tell 65534 classes apart, got {classes}")
+
+
+def voc_palette() -> np.ndarray:
+    """PASCAL VOC's palette, (256, 3) uint8 RGB: the bits of the index dealt out to R, G, B."""
+    index = np.arange(256)[:, None]
+    bits = [(index >> 3 * bit + np.arange(3) & 1) << 7 - bit for bit in range(8)]
+    return np.bitwise_or.reduce(bits).astype(np.uint8)
+
+
+def read_index_png(path: str | Path, *, wide: bool = False) -> np.ndarray:
     """The values of a palette or 8-bit grey PNG, (H, W) uint8; the colours do not matter.
+
+    Args:
+        path: the file.
+        wide: a grey PNG of 16 bits is read as well, as uint16.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -51,25 +77,32 @@ def read_index_png(path: str | Path) -> np.ndarray:
         ) from error
     # Pillow does not tell, and stretches grey values of fewer bits to 0…255 (not palette indices).
     bits, kind = data[24], data[25]  # of the file's header
-    if kind != 3 and (bits, kind) != (8, 0):
-        what = f"a {_KINDS[kind]} PNG of {bits} bits"
-        raise ValueError(f"label map '{path}' is {what}; expected {_EXPECTED}")
-    return values
+    if kind == 3 or (bits, kind) == (8, 0):
+        return values
+    if wide and (bits, kind) == (16, 0):
+        return values.astype(np.uint16)  # older versions of Pillow give int32
+    what = f"a {_KINDS[kind]} PNG of {bits} bits"
+    also = ", or a grey one of 16 bits" if wide else ""
+    raise ValueError(f"label map '{path}' is {what}; expected {_EXPECTED}{also}")
 
 
-def write_index_png(path: str | Path, values: np.ndarray) -> None:
-    """Write (H, W) uint8 values as a PNG with VOC's palette, whole or not at all.
+def write_index_png(
+    path: str | Path, values: np.ndarray, palette: np.ndarray | None = None
+) -> None:
+    """Write a label map (H, W) as a PNG, whole or not at all.
+
+    Args:
+        path: its name.
+        values: uint8, which gets a palette, or uint16, which becomes a grey PNG of 16 bits.
+        palette: (256, 3) uint8 RGB; None takes VOC's.
 
     Raises:
         OSError: the file cannot be written.
     """
     image = Image.fromarray(values)
-    image.putpalette(voc_palette().tobytes())  # mode L becomes P, values stay
+    if values.dtype == np.uint8:
+        colors = voc_palette() if palette is None else palette
+        image.putpalette(colors.tobytes())  # mode L becomes P, values stay
     data = io.BytesIO()
     image.save(data, format="PNG")
     write_atomically(path, data.getvalue())
-
-
-def label_dtype(classes: int) -> type[np.uint8] | type[np.uint16]:
-    """The type of label maps of so many classes: uint8 holds 254 beside 0 and 255."""
-    return np.uint8 if classes <= 254 else np.uint16

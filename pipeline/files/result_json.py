@@ -5,14 +5,20 @@ Masks and label maps are COCO run lengths. Shapes: H×W image pixels, M masks.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ..result import Segmentation, decode_rle, encode_rle
+from .atomic import read_json
+from .label_png import label_dtype
+from .rle import decode_rle, encode_rle
+
+if TYPE_CHECKING:
+    from ..result import Segmentation
+
+T = TypeVar("T")
 
 
 def to_json_dict(result: Segmentation) -> dict[str, Any]:
@@ -38,8 +44,8 @@ def to_json_dict(result: Segmentation) -> dict[str, Any]:
     return _plain(data)
 
 
-def load_json(path: str | Path) -> Segmentation:
-    """The result that `Segmentation.save_json` wrote.
+def read_result(path: str | Path, make: Callable[..., T]) -> T:
+    """What `make`, as `Segmentation` does, makes of the fields that `to_json_dict` described.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -49,42 +55,43 @@ def load_json(path: str | Path) -> Segmentation:
     if not path.is_file():
         raise FileNotFoundError(f"result not found: '{path}'; expected a file of --save-json")
     try:
-        return from_json_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
+        return make(**_fields(read_json(path)))
+    except (
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        MemoryError,
+        ValueError,
+    ) as error:
+        reason = str(error)
+        if isinstance(error, KeyError):
+            reason += " is missing"
+        elif not isinstance(error, ValueError):
+            reason = f"a value of a wrong type ({error})"
+        reason = " ".join(reason.split())
         raise ValueError(f"'{path}' is no result of --save-json, or damaged: {reason}") from error
 
 
-def from_json_dict(data: Mapping[str, Any]) -> Segmentation:
-    """The result that `to_json_dict` described.
-
-    Raises:
-        ValueError: something is missing, of a wrong type, or contradicts the rest.
-    """
-    try:
-        image, masks = data["image"], data["masks"]
-        size = int(image["height"]), int(image["width"])
-        return Segmentation(
-            label_map=_decode_labels(data["label_map"], size),
-            dense_map=_decode_labels(data["dense_map"], size),
-            masks=np.array([_decode(mask, size) for mask in masks], bool).reshape(-1, *size),
-            class_ids=np.array([mask["class_id"] for mask in masks]),
-            scores=[mask["score"] for mask in masks],
-            confidences=[mask["confidence"] for mask in masks],
-            agreement=[mask["agreement"] for mask in masks],
-            boxes=np.reshape([mask["box"] for mask in masks], (-1, 4)),
-            points=[np.reshape(mask["points"], (-1, 2)) for mask in masks],
-            sources=[mask["source"] for mask in masks],
-            class_names=data["class_names"],
-            image_path=image["path"],
-            timings=data["timings"],
-            settings=data["settings"],
-            versions=data["versions"],
-        )
-    except KeyError as error:
-        raise ValueError(f"{error} is missing") from error
-    except (TypeError, AttributeError, IndexError, OverflowError) as error:
-        raise ValueError(f"a value of a wrong type ({error})") from error
+def _fields(data: Mapping[str, Any]) -> dict[str, Any]:
+    image, masks, names = data["image"], data["masks"], data["class_names"]
+    size = int(image["height"]), int(image["width"])
+    decoded = [decode_rle(mask["segmentation"], size) for mask in masks]
+    return {
+        "label_map": _decode_labels(data["label_map"], size, len(names)),
+        "dense_map": _decode_labels(data["dense_map"], size, len(names)),
+        "masks": np.array(decoded, bool).reshape(-1, *size),
+        "class_ids": np.array([mask["class_id"] for mask in masks]),
+        "scores": [mask["score"] for mask in masks],
+        "confidences": [mask["confidence"] for mask in masks],
+        "agreement": [mask["agreement"] for mask in masks],
+        "boxes": np.reshape([mask["box"] for mask in masks], (-1, 4)),
+        "points": [np.reshape(mask["points"], (-1, 2)) for mask in masks],
+        "sources": [mask["source"] for mask in masks],
+        "class_names": names,
+        "image_path": image["path"],
+        **{name: data[name] for name in ("timings", "settings", "versions")},
+    }
 
 
 def _mask_record(result: Segmentation, index: int) -> dict[str, Any]:
@@ -112,20 +119,16 @@ def _encode_labels(labels: np.ndarray) -> list[dict[str, Any]]:
     ]
 
 
-def _decode_labels(records: list[Mapping[str, Any]], size: tuple[int, int]) -> np.ndarray:
-    labels = np.zeros(size, np.uint8)
+def _decode_labels(
+    records: list[Mapping[str, Any]], size: tuple[int, int], classes: int
+) -> np.ndarray:
+    labels = np.zeros(size, label_dtype(classes))
     for record in records:
-        if not 0 <= (class_id := record["class_id"]) < 255:
-            raise ValueError(f"a label map has the class {class_id}")
-        labels[_decode(record, size)] = class_id + 1
+        class_id = record["class_id"]
+        if type(class_id) is not int or not 0 <= class_id < classes:
+            raise ValueError(f"a label map has the class {class_id!r} of {classes}")
+        labels[decode_rle(record["segmentation"], size)] = class_id + 1
     return labels
-
-
-def _decode(record: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
-    rle = record["segmentation"]
-    if tuple(rle["size"]) != size:  # before memory is taken for it
-        raise ValueError(f"a mask has size {rle['size']}, the image {list(size)} (H, W)")
-    return decode_rle(rle)
 
 
 def _plain(value: Any) -> Any:

@@ -6,23 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .atomic import write_atomically
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object of a JSON file.
-
-    Raises:
-        FileNotFoundError: it does not exist.
-        ValueError: it is damaged.
-    """
-    try:
-        data = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error})") from error
-    if not isinstance(data, dict):
-        raise ValueError(f"{path} is damaged (it holds a {type(data).__name__}, not an object)")
-    return data
+from .atomic import read_json, write_json
 
 
 def claim_folder(
@@ -43,7 +27,7 @@ def claim_folder(
     file = place / "settings.json"
     settings = json.loads(json.dumps(settings))  # as read back
     if not taken:
-        write_atomically(file, (json.dumps(settings, indent=1, ensure_ascii=False) + "\n").encode())
+        write_json(file, settings)
         return
     if not file.exists():
         raise ValueError(

@@ -130,61 +130,34 @@ def test_order_is_class_then_size_then_reading() -> None:
     ]
 
 
-def test_centroid_that_falls_outside_moves_to_the_nearest_pixel() -> None:
-    ys, xs = np.nonzero(C_SHAPE == 1)
-    centre = (round(xs.mean()), round(ys.mean()))
-    assert C_SHAPE[centre[1], centre[0]] == 0  # else this would test nothing
-    (prompt,) = prompts_of(C_SHAPE, strategy="centroid")
-    # Sums: 46 pixels, x 190, y 202 → (4.13, 4.39); row 3 is 1.39 above, column 2 is 2.13 left.
-    assert prompt["point"] == (4, 3)
-
-
-def test_centroid_inside_is_rounded() -> None:
-    (prompt,) = prompts_of(seg_of(".......", ".aaaaa.", ".aaaa.."), strategy="centroid")
-    assert prompt["point"] == (3, 1)  # mean (2.78, 1.44)
-
-
-def test_pole_of_a_c_shape_is_in_its_thick_arm() -> None:
-    (prompt,) = prompts_of(C_SHAPE)
+BAR = seg_of("." * 12, *["." + "a" * 10 + "."] * 3, "." * 12)
+ROW = seg_of(".......", ".aaaaa.", ".......", ".......")
+CLICKS = {
+    # Sums: 46 pixels, x 190, y 202 → (4.13, 4.39), outside; row 3 is 1.39 above, column 2 is 2.13
+    # left.
+    "centroid outside": (C_SHAPE, [], "centroid", (4, 3)),
+    "centroid inside": (seg_of(".......", ".aaaaa.", ".aaaa.."), [], "centroid", (3, 1)),  # of 2.78
     # The only pixels two steps from the outline are those of row 2; of x = 2..7 the one nearest
     # to the centroid's x of 4.13.
-    assert prompt["point"] == (4, 2)
-
-
-def test_pole_is_drawn_to_probability() -> None:
-    seg_map = seg_of("." * 12, *["." + "a" * 10 + "."] * 3, "." * 12)
-    confidence = np.full(seg_map.shape, 0.8)
-    confidence[:, 8:] = 0.9
-    assert prompts_of(seg_map, confidence)[0]["point"] == (8, 2)
+    "pole of the thick arm": (C_SHAPE, [], "pole", (4, 2)),
+    "pole drawn to probability": (BAR, [(np.s_[:, 8:], 0.9)], "pole", (8, 2)),
     # Twice as deep outweighs 0.9 against 0.8: the outline stays unclicked.
+    "pole deep before probable": (BAR, [(1, 0.9)], "pole", (5, 2)),
+    "the border is outline": (seg_of(*["aaaaa.."] * 5), [], "pole", (2, 2)),
+    **{f"line, {name}": (ROW, [], name, (3, 1)) for name in ("pole", "centroid", "peak")},
+    **{f"upright line, {name}": (ROW.T, [], name, (1, 3)) for name in ("pole", "centroid", "peak")},
+    "planted peak": (np.ones((9, 14), int), [((7, 12), 0.95)], "peak", (12, 7)),
+    # The first is nearer to the centroid.
+    "the deepest of equal peaks": (C_SHAPE, [((3, 4), 0.95), ((2, 7), 0.95)], "peak", (7, 2)),
+}
+
+
+@pytest.mark.parametrize(("seg_map", "higher", "strategy", "point"), CLICKS.values(), ids=CLICKS)
+def test_clicks(seg_map: np.ndarray, higher: list, strategy: str, point: tuple[int, int]) -> None:
     confidence = np.full(seg_map.shape, 0.8)
-    confidence[1] = 0.9
-    assert prompts_of(seg_map, confidence)[0]["point"] == (5, 2)
-
-
-def test_image_border_counts_as_outline() -> None:
-    (prompt,) = prompts_of(seg_of("aaaaa..", "aaaaa..", "aaaaa..", "aaaaa..", "aaaaa.."))
-    assert prompt["point"] == (2, 2)
-
-
-@pytest.mark.parametrize("strategy", ["pole", "centroid", "peak"])
-def test_lines_one_pixel_wide_are_clicked_in_the_middle(strategy: str) -> None:
-    row = seg_of(".......", ".aaaaa.", ".......", ".......")
-    assert prompts_of(row, strategy=strategy)[0]["point"] == (3, 1)
-    assert prompts_of(row.T, strategy=strategy)[0]["point"] == (1, 3)
-
-
-def test_planted_peak() -> None:
-    seg_map = np.ones((9, 14), int)
-    confidence = np.full(seg_map.shape, 0.8)
-    confidence[7, 12] = 0.95
-    assert prompts_of(seg_map, confidence, strategy="peak")[0]["point"] == (12, 7)
-
-
-def test_of_equal_peaks_the_deepest_wins() -> None:
-    confidence = np.full(C_SHAPE.shape, 0.8)
-    confidence[3, 4] = confidence[2, 7] = 0.95  # the first is nearer to the centroid
-    assert prompts_of(C_SHAPE, confidence, strategy="peak")[0]["point"] == (7, 2)
+    for where, value in higher:
+        confidence[where] = value
+    assert [p["point"] for p in prompts_of(seg_map, confidence, strategy=strategy)] == [point]
 
 
 def test_multi_spreads_points_over_the_interior() -> None:

@@ -5,11 +5,9 @@ import pytest
 
 from pipeline.regions import Region
 
+from .test_masks import mask_of
+
 SIZE = (6, 9)
-
-
-def mask_of(*rows: str) -> np.ndarray:
-    return np.array([[character == "#" for character in row] for row in rows])
 
 
 def test_from_mask_keeps_the_tight_box_and_paste_restores_it() -> None:
@@ -26,12 +24,6 @@ def test_empty_mask() -> None:
     region = Region.from_mask(np.zeros(SIZE, bool))
     assert (region.box, region.area) == ((0, 0, 0, 0), 0)
     assert not region.paste(SIZE).any() and not region.coverage(SIZE, 3).any()
-
-
-def test_contains() -> None:
-    region = Region(2, 3, mask_of("#.", "##"))
-    inside = {(x, y) for x in range(-1, 9) for y in range(-1, 6) if region.contains((x, y))}
-    assert inside == {(3, 2), (3, 3), (4, 3)}
 
 
 def test_overlap_counts_shared_pixels() -> None:

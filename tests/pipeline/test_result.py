@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.drawing.palette import voc_palette
-from pipeline.result import Segmentation, decode_rle, encode_rle
+from pipeline.files.label_png import read_index_png
+from pipeline.files.rle import decode_rle
+from pipeline.result import Segmentation
 
 H, W = 4, 6
 
@@ -85,24 +86,12 @@ def test_empty():
         ({"points": ([1, 0], [[1, 2]])}, "points of a mask must be"),
         ({"sources": ["sam2"]}, r"sources must have shape \(2,\), got \(1,\)"),
         ({"class_names": "cat"}, "class_names must be a list"),
+        ({"class_names": ["a", "b", 3]}, "class_names must be a list of names, got"),
     ],
 )
 def test_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         segmentation(**changes)
-
-
-def test_run_lengths_by_hand_and_round_trip():
-    mask = np.array([[0, 1, 1], [0, 0, 1]], bool)  # down the columns: 00 10 11
-    # Runs 2, 1, 1, 2; from the fourth on, COCO writes the difference to the one two before: 2 - 1.
-    assert encode_rle(mask) == {"size": [2, 3], "counts": "2111"}
-    rng = np.random.default_rng(0)
-    for size in ((1, 1), (1, 9), (7, 1), (13, 5)):
-        for density in (0, 0.5, 1):
-            mask = rng.random(size) < density
-            rle = json.loads(json.dumps(encode_rle(mask)))
-            assert rle["size"] == list(size)
-            np.testing.assert_array_equal(decode_rle(rle), mask)
 
 
 def test_json_file(tmp_path):
@@ -147,18 +136,29 @@ def test_label_map_file(tmp_path):
     result = segmentation()
     path = tmp_path / "map"  # PNG whatever the name
     result.save_label_map(path)
+    assert np.array_equal(read_index_png(path), result.label_map)
     with Image.open(path) as image:
         assert image.format == "PNG" and image.mode == "P" and image.size == (W, H)
-        np.testing.assert_array_equal(np.asarray(image), result.label_map)
-        palette = np.asarray(image.getpalette()).reshape(-1, 3)
-        np.testing.assert_array_equal(palette, voc_palette()[: len(palette)])
         assert image.convert("RGB").getpixel((0, 0)) == (0, 128, 0)  # the cat, label 2
         assert image.convert("RGB").getpixel((5, 0)) == (0, 0, 0)
 
 
-def test_label_map_keeps_all_values(tmp_path):
-    values = np.arange(255, dtype=np.uint8).reshape(5, 51)
-    result = replace(Segmentation.empty((5, 51), [f"c{i}" for i in range(254)]), label_map=values)
+@pytest.mark.parametrize(("classes", "dtype"), [(254, np.uint8), (255, np.uint16),
+                                                (300, np.uint16), (1203, np.uint16)])  # fmt: skip
+def test_label_maps_of_many_classes(classes, dtype, tmp_path):
+    values = np.resize(np.arange(classes + 1), (17, 80)).astype(dtype)  # all of them
+    empty = Segmentation.empty(values.shape, [f"c{i}" for i in range(classes)])
+    assert empty.label_map.dtype == empty.dense_map.dtype == dtype
+    result = replace(empty, label_map=values, dense_map=values[::-1].astype(np.uint16))
+    assert result.dense_map.dtype == dtype  # what fits is kept small
+    result.save_json(tmp_path / "a.json")
+    again = Segmentation.load_json(tmp_path / "a.json")
     result.save_label_map(tmp_path / "a.png")
-    with Image.open(tmp_path / "a.png") as image:
-        np.testing.assert_array_equal(np.asarray(image), values)
+    for labels in (again.label_map, again.dense_map[::-1],
+                   read_index_png(tmp_path / "a.png", wide=True)):  # fmt: skip
+        assert labels.dtype == dtype and np.array_equal(labels, values)
+    with pytest.raises(ValueError, match=f"label {classes + 1}, but the {classes} classes end"):
+        replace(empty, label_map=np.full((3, 5), classes + 1, np.uint16))
+    if dtype == np.uint16:  # bytes could have wrapped around
+        with pytest.raises(ValueError, match=f"dense_map must be uint16 .* for {classes} classes"):
+            Segmentation.empty((3, 5), empty.class_names, dense_map=np.zeros((3, 5), np.uint8))

@@ -11,9 +11,10 @@ from models.protocols import get_protocol
 from pipeline.app.options import (
     SCENE,
     Parser,
+    add_config_options,
     add_model_options,
-    add_pipeline_options,
     add_upsampler_options,
+    add_weights_options,
     check_outputs,
     choose_preset,
     choose_upsampler,
@@ -26,7 +27,8 @@ from pipeline.config import PipelineConfig
 def parse(*argv: str) -> argparse.Namespace:
     parser = Parser("a program")
     add_model_options(parser)
-    add_pipeline_options(parser)
+    add_weights_options(parser)
+    add_config_options(parser, PipelineConfig)
     return parser.parse_args(list(argv))
 
 

@@ -1,21 +1,19 @@
 """One pass over results writes all formats, whole or not at all."""
 
+import argparse
 import json
 import tracemalloc
 
 import pytest
 
-from pipeline.exports import FORMATS
+from pipeline.exports import FORMATS, Format
+from pipeline.exports.base import Exporter
 from pipeline.exports.export import Export, check_names
-from pipeline.files.atomic import AtomicFile
+from pipeline.exports.options import add_export_options, check_export_options
+from pipeline.files.atomic import AtomicFile, write_atomically
 from pipeline.result import Segmentation
 
-from .samples import (
-    NAMES,
-    all_masks,
-    masks,
-    result,
-)
+from .samples import NAMES, all_masks, masks, result
 
 
 def names(folder) -> list[str]:
@@ -43,6 +41,30 @@ def test_all_formats_of_several_images(tmp_path):
     assert export.paths == [out / "coco" / "annotations.json", out / "yolo" / "data.yaml",
                             out / "voc" / "class_names.txt", out / "labelme"]  # fmt: skip
     assert all(path.exists() for path in export.paths)
+
+
+class CsvExport(Exporter):
+    """A format that another file could bring: boxes as a table."""
+
+    START = "boxes.csv"
+
+    def add(self, name: str, result: Segmentation) -> None:
+        boxes = zip(result.class_ids, result.boxes.astype(int).tolist(), strict=True)
+        lines = [f"{name},{self._names[i]},{','.join(map(str, box))}\n" for i, box in boxes]
+        write_atomically(self.path, "".join(lines).encode())
+
+
+def test_a_new_format_is_a_class_and_a_row(tmp_path, monkeypatch):
+    monkeypatch.setitem(FORMATS, "csv", Format(f"{__name__}:CsvExport", "a table of boxes"))
+    parser = argparse.ArgumentParser()
+    add_export_options(parser)
+    assert "csv, a table of boxes" in " ".join(parser.format_help().split())
+    args = parser.parse_args(["--export", "csv", "coco", "--export-dir", str(tmp_path)])
+    check_export_options(args)
+    with Export(args.export_dir, args.export, NAMES) as export:
+        export.add(result((masks()["column"], 0, 0.5), (masks()["pixel"], 3, 0.5)), "a/b.png")
+    assert export.paths == [tmp_path / "csv" / "boxes.csv", tmp_path / "coco" / "annotations.json"]
+    assert export.paths[0].read_text() == "a/b.png,dog,59,7,60,20\na/b.png,it's\\x,9,7,10,8\n"
 
 
 def test_one_class_only(tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from pipeline.exports.heatmaps import save_heatmaps
+from pipeline.exports.heatmaps import heatmap_files, save_heatmaps
 
 
 def test_values_colours_and_names(tmp_path):
@@ -25,6 +25,8 @@ def test_values_colours_and_names(tmp_path):
     assert np.all(np.asarray(Image.open(paths[3])) == 255)
 
 
-def test_without_background(tmp_path):
-    paths = save_heatmaps(tmp_path, np.ones((1, 2, 3), np.float32), ["dog"])
-    assert [path.name for path in paths] == ["000_dog.png"]
+def test_names_stay_in_order_however_many():
+    assert [path.name for path in heatmap_files("", ["dog"], background=False)] == ["000_dog.png"]
+    for count, first in ((1000, "000_c0.png"), (1203, "0000_c0.png")):
+        paths = heatmap_files("a", [f"c{i}" for i in range(count)], background=False)
+        assert paths == sorted(paths) and paths[0].name == first and len(set(paths)) == count

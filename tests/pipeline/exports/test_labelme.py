@@ -10,14 +10,7 @@ from PIL import Image
 
 from pipeline.exports.labelme import LabelmeExport
 
-from .samples import (
-    NAMES,
-    H,
-    W,
-    all_masks,
-    masks,
-    result,
-)
+from .samples import NAMES, H, W, all_masks, masks, result
 from .test_polygons import fill_pillow
 
 

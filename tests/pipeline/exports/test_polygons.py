@@ -7,12 +7,7 @@ from PIL import Image, ImageDraw
 
 from pipeline.exports.polygons import join_rings, mask_polygons
 
-from .samples import (
-    H,
-    W,
-    iou,
-    masks,
-)
+from .samples import H, W, iou, masks
 
 
 def fill_rounded(ring: np.ndarray) -> np.ndarray:  # as supervision

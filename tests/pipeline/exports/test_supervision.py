@@ -9,14 +9,7 @@ from PIL import Image
 
 from pipeline.exports.export import Export
 
-from .samples import (
-    NAMES,
-    H,
-    W,
-    all_masks,
-    iou,
-    result,
-)
+from .samples import NAMES, H, W, all_masks, iou, result
 
 
 def test_what_it_is_given(monkeypatch):

@@ -6,14 +6,7 @@ import pytest
 
 from pipeline.exports.yolo import YoloExport
 
-from .samples import (
-    NAMES,
-    H,
-    W,
-    all_masks,
-    iou,
-    result,
-)
+from .samples import NAMES, H, W, all_masks, iou, result
 
 
 def read(text: str) -> list[tuple[int, np.ndarray]]:

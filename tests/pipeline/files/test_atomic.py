@@ -1,5 +1,6 @@
 """Files that are there whole or not at all."""
 
+import hashlib
 import os
 import threading
 
@@ -8,9 +9,12 @@ import pytest
 from pipeline.files.atomic import (
     AtomicFile,
     WriteError,
+    read_json,
+    sha256,
     write_atomically,
     write_each,
-)
+    write_json,
+)  # fmt: skip
 from tests.disk import contents, full_disk
 
 
@@ -84,6 +88,23 @@ def test_pipes_and_devices_stay_what_they_are(tmp_path):
     assert got == [b"data"] and pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
     with pytest.raises(WriteError, match=r"^cannot write /dev/full: No space left on device$"):
         write_atomically("/dev/full", b"data")
+
+
+def test_json_and_fingerprints(tmp_path):
+    path, other = tmp_path / "new" / "a.json", tmp_path / "b"
+    write_json(path, {"à": [1, 0.5, None], "b": "\udce9"})
+    assert read_json(path) == {"à": [1, 0.5, None], "b": "?"}
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(path, {"x": float("nan")})
+    other.write_bytes(b"x" * 3_000_000)
+    together = hashlib.sha256(path.read_bytes() + other.read_bytes()).hexdigest()
+    assert sha256(path, other) == together and sha256(path) != sha256(other)
+    for text, reason in (("{", "Expecting"), ("[]", "it holds a list"), ("[" * 100_000, "")):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=rf"a\.json is damaged \(.*{reason}"):
+            read_json(path)
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "c.json")
 
 
 def test_one_that_fails_does_not_stop_the_others(tmp_path):

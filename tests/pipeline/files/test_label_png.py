@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.drawing.palette import voc_palette
-from pipeline.files.label_png import read_index_png, write_index_png
+from pipeline.files.label_png import label_dtype, read_index_png, voc_palette, write_index_png
 
 LABEL = np.array([[0, 0, 15, 15, 255], [0, 20, 20, 15, 255], [0, 0, 20, 255, 255]], np.uint8)
 
@@ -65,6 +64,27 @@ def test_damaged_label_maps_are_refused(tmp_path):
     assert "not a PNG" in refusal(ValueError, path)
     path.unlink()
     assert str(path) in refusal(FileNotFoundError, path)
+
+
+def test_wide_label_maps_only_where_asked_for(tmp_path):
+    path = tmp_path / "label.png"
+    values = LABEL.astype(np.uint16) * 257
+    write_index_png(path, values)
+    found = read_index_png(path, wide=True)
+    assert found.dtype == np.uint16 and np.array_equal(found, values)
+    assert "grey PNG of 16 bits" in refusal(ValueError, path)
+    write_index_png(path, LABEL)
+    assert read_index_png(path, wide=True).dtype == np.uint8
+    Image.new("RGB", (5, 3)).save(path)
+    with pytest.raises(ValueError, match=r"colour PNG of 8 bits; .* or a grey one of 16 bits$"):
+        read_index_png(path, wide=True)
+
+
+def test_the_type_of_label_maps():
+    kinds = {0: 8, 1: 8, 254: 8, 255: 16, 1203: 16, 65534: 16}
+    assert {n: np.iinfo(label_dtype(n)).bits for n in kinds} == kinds
+    with pytest.raises(ValueError, match="65534 classes apart, got 65535"):
+        label_dtype(65535)
 
 
 def test_written_label_maps_have_vocs_colours(tmp_path):
