@@ -179,7 +179,10 @@ def test_protocols():
     for protocol, name in (("open", "open"), (Protocol(name="mine", logit_scale=1), "mine")):
         with pytest.raises(ValueError) as caught:
             scoring_protocol(protocol, LABELS)
-        expected = f"protocol {name!r} names no classes of VOC; valid: {', '.join(fitting)}"
+        expected = (
+                f"protocol {name!r} does not name the classes of this data set; valid: "
+                f"{', '.join(fitting)}"
+            )
         assert str(caught.value) == expected
     with pytest.raises(ValueError, match="unknown protocol 'voc22'; valid: sclip-voc21"):
         scoring_protocol("voc22", LABELS)
