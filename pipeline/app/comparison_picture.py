@@ -6,33 +6,31 @@ Sizes are (height, width) in pixels of the picture.
 from __future__ import annotations
 
 import math
-import textwrap
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..drawing.overlay import (
-    UNNAMED,
-    draw_overlay,
-    font,
-    label_colors,
-    resize_image,
-    resize_labels,
-    shorten,
-)
-from ..drawing.palette import class_colors
-from ..drawing.picture import (
+from ..drawing.layout import (
+    FAINT,
     GAP,
+    INK,
     MARGIN,
+    Entry,
+    counted,
     fit,
+    font,
+    legend,
+    notes,
     picture_format,
     save_array,
 )
+from ..drawing.overlay import draw_overlay, resize_image, resize_labels
+from ..drawing.palette import UNNAMED, class_colors, label_colors
 from .compare import ARMS, Comparison
 
 BUDGET = (1500, 2250)  # all panels with their gaps fit in here
-CAPTION = 48  # two lines above a panel
+TITLE, CAPTION = 68, 48  # heights: of the title, of two lines above a panel
 DIMMED = 0.42  # brightness of the photograph under the differences
 
 # Columns → panels in reading order; the arrangement with the largest panels wins.
@@ -48,10 +46,6 @@ KINDS = (
     ("named only {1}", (105, 215, 255)),
     ("named differently", (255, 150, 190)),
 )
-_INK, _FAINT = (28, 28, 30), (110, 112, 118)
-_ROW, _LINE, _TITLE = 28, 24, 68  # heights: of a legend's row, a line of notes, the title
-
-Entry = tuple[tuple[int, ...], str, str]  # of a legend: colour, name, note
 
 
 def draw_comparison(image: np.ndarray, comparison: Comparison) -> np.ndarray:
@@ -65,38 +59,39 @@ def draw_comparison(image: np.ndarray, comparison: Comparison) -> np.ndarray:
         (h, w, 3) uint8 RGB, about 2300 pixels wide unless the image is very tall.
     """
     captions = _captions(comparison)
-    narrowest = max(_text_width(*caption) for caption in captions.values())
+    narrowest = max(
+        math.ceil(max(font(16, bold=True).getlength(title), font(14).getlength(note)))
+        for title, note in captions.values()
+    )
     columns, size = _arrange(comparison.without.size, narrowest)
     step = (CAPTION + size[0] + GAP, max(size[1], narrowest) + GAP)
     width = columns * step[1] - GAP  # at least a thousand, whatever the image
-    top = MARGIN + _TITLE
+    top = MARGIN + TITLE
     bottom = top + len(captions) // columns * step[0]
-    below = [
-        _legend(f"Masks and area, {_names(comparison, ' → ')}", _classes(comparison), width),
-        _legend("Where the masks disagree", _kinds(comparison), width),
-        _notes(comparison, width),
-    ]
-    height = bottom + sum(part.height for part in below) + MARGIN
+    kinds = kinds_of_difference(comparison.without.label_map, comparison.with_loftup.label_map)
+    _, both = _wording(comparison.arms)
+    entries, missing = _classes(comparison)
+    sources = [source for result in comparison.results.values() for source in result.sources]
+    classes = legend(entries, width, f"Masks and area, {' → '.join(both)}")
+    disagreement = legend(_kinds(comparison, kinds), width, "Where the masks disagree")
+    text = notes(missing, sources, width)
 
+    height = bottom + classes.height + GAP + disagreement.height + GAP + text.height + MARGIN
     page = Image.new("RGB", (width + 2 * MARGIN, height), "white")
     draw = ImageDraw.Draw(page)
-    title = _names(comparison, " and ")
-    title = title[0].upper() + title[1:]
-    share = comparison.results.get("loftup", comparison.without).settings["loftup_share"]
-    if "loftup" in comparison.arms and share != 1:  # mixed with bilinear scores
-        title += f" ({100 * share:.0f} % of the scores)"
-    draw.text((MARGIN, MARGIN - 4), title, fill=_INK, font=font(26, bold=True))
-    draw.text((MARGIN, MARGIN + 34), _subtitle(comparison), fill=_FAINT, font=font(14))
-    panels = _panels(image, comparison, size)
+    title, subtitle = _head(comparison)
+    draw.text((MARGIN, MARGIN - 4), title, fill=INK, font=font(26, bold=True))
+    draw.text((MARGIN, MARGIN + 34), subtitle, fill=FAINT, font=font(14))
+    panels = _panels(image, comparison, kinds, size)
     for number, name in enumerate(_ORDERS[columns]):
         x, y = MARGIN + number % columns * step[1], top + number // columns * step[0]
         title, note = captions[name]
-        draw.text((x, y + 18), title, fill=_INK, font=font(16, bold=True), anchor="ls")
-        draw.text((x, y + CAPTION - 10), note, fill=_FAINT, font=font(14), anchor="ls")
+        draw.text((x, y + 18), title, fill=INK, font=font(16, bold=True), anchor="ls")
+        draw.text((x, y + CAPTION - 10), note, fill=FAINT, font=font(14), anchor="ls")
         page.paste(Image.fromarray(panels[name]), (x, y + CAPTION))
-    for part in below:
+    for part in (classes, disagreement, text):
         page.paste(part, (MARGIN, bottom))
-        bottom += part.height
+        bottom += part.height + GAP
     return np.array(page)
 
 
@@ -107,8 +102,8 @@ def save_comparison(path: str | Path, image: np.ndarray, comparison: Comparison)
         ValueError: another ending.
         OSError: the file cannot be written.
     """
-    kind = picture_format(path)
-    save_array(path, draw_comparison(image, comparison), kind)
+    picture_format(path)  # refused before it is drawn
+    save_array(path, draw_comparison(image, comparison))
 
 
 def kinds_of_difference(without: np.ndarray, with_loftup: np.ndarray) -> np.ndarray:
@@ -135,14 +130,14 @@ def _arrange(size: tuple[int, int], narrowest: int) -> tuple[int, tuple[int, int
 
 
 def _panels(
-    image: np.ndarray, comparison: Comparison, size: tuple[int, int]
+    image: np.ndarray, comparison: Comparison, kinds: np.ndarray, size: tuple[int, int]
 ) -> dict[str, np.ndarray]:
     photo = resize_image(image, size)
     panels = {"image": photo}
+    colors = label_colors(len(comparison.without.class_names))
     for arm, result in zip(("first", "second"), comparison.results.values(), strict=True):
-        panels[f"dense {arm}"] = label_colors()[resize_labels(result.dense_map, size)]
+        panels[f"dense {arm}"] = colors[resize_labels(result.dense_map, size)]
         panels[f"masks {arm}"] = draw_overlay(image, result, size)
-    kinds = kinds_of_difference(comparison.without.label_map, comparison.with_loftup.label_map)
     kinds = resize_labels(kinds, size)
     dimmed = (photo.mean(axis=2) * DIMMED).astype(np.uint8)
     colors = np.array([(0, 0, 0), *(color for _, color in KINDS)], np.uint8)
@@ -159,119 +154,67 @@ def _captions(comparison: Comparison) -> dict[str, tuple[str, str]]:
         "differences": ("Where the masks disagree", f"{differing:.1f} % of the image"),
     }
     metrics_of = comparison.metrics["arms"].values()
-    for arm, how, metrics in zip(("first", "second"), _hows(comparison), metrics_of, strict=True):
-        masks, prompts = (_counted(metrics[key], key[:-1]) for key in ("masks", "prompts"))
+    hows, _ = _wording(comparison.arms)
+    for arm, how, metrics in zip(("first", "second"), hows, metrics_of, strict=True):
+        masks, prompts = (counted(metrics[key], key[:-1]) for key in ("masks", "prompts"))
         named = 100 - metrics["area"]["dense"]["unnamed"]
+        note = f"{masks} from {prompts}, {metrics['seconds_total']:.1f} s"
         captions[f"dense {arm}"] = (f"Dense map {how}", f"{named:.1f} % named")
-        captions[f"masks {arm}"] = (
-            f"Masks {how}",
-            f"{masks} from {prompts}, {metrics['seconds_total']:.1f} s",
-        )
+        captions[f"masks {arm}"] = (f"Masks {how}", note)
     return captions
 
 
-def _hows(comparison: Comparison) -> tuple[str, str]:
-    """What sets each arm apart, as it is said after "masks"."""
-    if comparison.arms == ARMS:
-        return "without LoftUp", "with LoftUp"
-    first, second = comparison.arms
-    return f"by {first}", f"by {second}"
+def _wording(arms: tuple[str, str]) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Both arms as they are said after "masks": each alone, and one after the other."""
+    if arms == ARMS:
+        return ("without LoftUp", "with LoftUp"), ("without", "with LoftUp")
+    first, second = arms
+    return (f"by {first}", f"by {second}"), (f"by {first}", second)
 
 
-def _names(comparison: Comparison, joint: str) -> str:
-    """Both arms: "without and with LoftUp", "by jbu and guided"."""
-    if comparison.arms == ARMS:
-        return f"without{joint}with LoftUp"
-    return "by " + joint.join(comparison.arms)
-
-
-def _text_width(title: str, note: str) -> int:
-    return math.ceil(max(font(16, bold=True).getlength(title), font(14).getlength(note)))
-
-
-def _subtitle(comparison: Comparison) -> str:
+def _head(comparison: Comparison) -> tuple[str, str]:
+    """Title, and the line below it."""
+    title = " and ".join(_wording(comparison.arms)[1])
+    title = title[0].upper() + title[1:]
+    share = comparison.results.get("loftup", comparison.without).settings["loftup_share"]
+    if "loftup" in comparison.arms and share != 1:  # mixed with bilinear scores
+        title += f" ({100 * share:.0f} % of the scores)"
     dense, final = (
         f"{values['pixel_agreement']:.1f} % of the pixels (mIoU {values['mIoU']:.1f} %)"
         for values in comparison.metrics["agreement"].values()
     )
-    return f"The dense maps agree in {dense}, the maps of the masks in {final}."
+    return title, f"The dense maps agree in {dense}, the maps of the masks in {final}."
 
 
-def _found(comparison: Comparison) -> list[int]:
-    """The classes that a mask or a dense map of either result has."""
+def _classes(comparison: Comparison) -> tuple[list[Entry], list[str]]:
+    """The classes found, with masks and area of both arms; the names of the others."""
     results = comparison.results.values()
-    ids = [np.unique(result.dense_map).astype(np.int64) - 1 for result in results]
-    ids += [result.class_ids for result in results]
-    return sorted(set(np.concatenate(ids).tolist()) - {-1})
-
-
-def _classes(comparison: Comparison) -> list[Entry]:
-    """The classes found, with masks and area without → with LoftUp."""
     areas = [metrics["area"]["final"] for metrics in comparison.metrics["arms"].values()]
+    names = comparison.without.class_names
+    colors = class_colors(len(names)).tolist()
+    masks = [np.bincount(r.class_ids, minlength=len(names)).tolist() for r in results]
+    dense = {label - 1 for r in results for label in np.unique(r.dense_map).tolist()}
     entries: list[Entry] = []
-    for index in _found(comparison):
-        name = comparison.without.class_names[index]
-        masks = [int((r.class_ids == index).sum()) for r in comparison.results.values()]
+    missing = []
+    for index, (name, first, second) in enumerate(zip(names, *masks, strict=True)):
         percent = " → ".join(f"{area['classes'][name]:.1f}" for area in areas)
-        note = f"{masks[0]} → {_counted(masks[1], 'mask')}, {percent} %"
-        color = tuple(int(c) for c in class_colors()[index])
-        entries.append((color, shorten(name, 32), note if any(masks) else "dense maps only"))
+        note = f"{first} → {counted(second, 'mask')}, {percent} %"
+        if first or second or index in dense:
+            note = note if first or second else "dense maps only"
+            entries.append((tuple(colors[index]), name, note))
+        else:
+            missing.append(name)
     if any(area["unnamed"] for area in areas):
         percent = " → ".join(f"{area['unnamed']:.1f}" for area in areas)
         entries.append((UNNAMED, "nothing named", f"{percent} %"))
-    return entries
+    return entries, missing
 
 
-def _kinds(comparison: Comparison) -> list[Entry]:
+def _kinds(comparison: Comparison, kinds: np.ndarray) -> list[Entry]:
     """The kinds of differences, with their share of the image."""
-    kinds = kinds_of_difference(comparison.without.label_map, comparison.with_loftup.label_map)
     percent = 100 * np.bincount(kinds.ravel(), minlength=4) / kinds.size
+    hows, _ = _wording(comparison.arms)
     return [
-        (color, name.format(*_hows(comparison)), f"{share:.1f} %")
+        (color, name.format(*hows), f"{share:.1f} %")
         for (name, color), share in zip(KINDS, percent[1:], strict=True)
     ]
-
-
-def _notes(comparison: Comparison, width: int) -> Image.Image:
-    found = _found(comparison)
-    names = comparison.without.class_names
-    missing = [shorten(name, 32) for i, name in enumerate(names) if i not in found]
-    lines = _wrap("Not found: " + ", ".join(missing), width, 3) if missing else []
-    sources = {source for result in comparison.results.values() for source in result.sources}
-    if sources:
-        key = "Dots: the points given to SAM 2. Tags: class and predicted IoU."
-        if "region" in sources:
-            key += " Dotted outline: CLIP's region, where no mask of SAM 2 fitted it."
-        lines += _wrap(key, width, 3)
-    picture = Image.new("RGB", (width, max(1, _LINE * len(lines))), "white")
-    for number, line in enumerate(lines):
-        y = _LINE * (number + 0.5)
-        ImageDraw.Draw(picture).text((0, y), line, fill=_FAINT, font=font(14), anchor="lm")
-    return picture
-
-
-def _legend(title: str, entries: list[Entry], width: int) -> Image.Image:
-    """Swatches with name and note under a title, down and then across."""
-    letters = font(15)
-    column = max(30 + letters.getlength(f"{name}  {note}") for _, name, note in entries) + 24
-    rows = -(-len(entries) // int(max(1, min(len(entries), width // column))))
-    picture = Image.new("RGB", (width, _LINE + _ROW * rows + GAP), "white")
-    draw = ImageDraw.Draw(picture)
-    draw.text((0, _LINE / 2), title, fill=_INK, font=font(14, bold=True), anchor="lm")
-    for number, (color, name, note) in enumerate(entries):
-        x, y = number // rows * column, _LINE + (number % rows + 0.5) * _ROW
-        draw.rounded_rectangle((x, y - 9, x + 20, y + 9), radius=4, fill=color)
-        draw.text((x + 30, y), name, fill=_INK, font=letters, anchor="lm")
-        after = x + 30 + letters.getlength(name + "  ")
-        draw.text((after, y), note, fill=_FAINT, font=letters, anchor="lm")
-    return picture
-
-
-def _wrap(text: str, width: int, limit: int) -> list[str]:
-    """`text` in at most `limit` lines of about `width` pixels; "…" if it is cut."""
-    letters = max(1, int(0.93 * width * len(text) / font(14).getlength(text)))
-    return textwrap.wrap(text, letters, max_lines=limit, placeholder=" …")
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

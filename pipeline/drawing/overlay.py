@@ -6,75 +6,48 @@ convention: x of the image lies at (x + ½) · w/W − ½ of the drawing.
 
 from __future__ import annotations
 
-import functools
-from pathlib import Path
-
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ..result import Segmentation
-from .palette import class_colors
+from .layout import font, shorten
+from .palette import class_colors, label_colors
 
-UNNAMED = (52, 54, 58)  # colour of label 0
 OPACITY = 0.45  # of a mask's colour over the image
 LABEL_SIZE = 15  # letters, pixels
 _LABEL_LENGTH = 22  # characters of a class name on the image
 
-
-@functools.cache
-def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans as shipped with matplotlib: Latin, Cyrillic, Greek, Arabic and more.
-
-    Signs it lacks (such as Chinese) are drawn as empty boxes.
-    """
-    import matplotlib  # for its font file only
-
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
+Color = tuple[int, ...]
+Box = tuple[float, ...]  # XYXY of the drawing
 
 
-def shorten(name: str, length: int) -> str:
-    """`name` on one line of at most `length` characters, printable whatever it holds."""
-    name = " ".join(name.encode("utf-8", errors="replace").decode("utf-8").split())
-    return name if len(name) <= length else name[: length - 1].rstrip() + "…"
-
-
-def label_colors() -> np.ndarray:
-    """(255, 3) uint8: the colour of every label; 0 is `UNNAMED`, i + 1 is class i."""
-    return np.concatenate([np.array([UNNAMED], np.uint8), class_colors()])
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) or (H, W) -> the same of `size` (h, w); uint8."""
+    factor = max(size[0] / image.shape[0], size[1] / image.shape[1])
+    if factor <= 1:
+        method = cv2.INTER_AREA
+    else:  # enlarged a lot, pixels should be seen as what they are
+        method = cv2.INTER_LINEAR if factor < 8 else cv2.INTER_NEAREST
+    return cv2.resize(image, (size[1], size[0]), interpolation=method)
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Share of `mask` (H, W) bool in each pixel of `size` (h, w), uint8 0…255, smooth edges."""
-    return _resize(mask.astype(np.uint8) * 255, size)
+    return resize_image(mask.astype(np.uint8) * 255, size)
 
 
 def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W) -> (h, w) uint8: the label that covers most of each pixel."""
+    """(H, W) -> (h, w) of the same type: the label that covers most of each pixel."""
     present = np.unique(labels)
     if len(present) == 1:
-        return np.full(size, present[0], np.uint8)
-    result, best = np.zeros(size, np.uint8), np.full(size, -1, np.int16)
+        return np.full(size, present[0], labels.dtype)
+    result, best = np.zeros(size, labels.dtype), np.full(size, -1, np.int16)
     for label in present:
         share = resize_mask(labels == label, size)
         wins = share > best
         result[wins], best[wins] = label, share[wins]
     return result
-
-
-def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) -> (h, w, 3) uint8."""
-    return _resize(image, size)
-
-
-def _resize(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    factor = max(size[0] / array.shape[0], size[1] / array.shape[1])
-    if factor <= 1:
-        method = cv2.INTER_AREA
-    else:  # enlarged a lot, pixels should be seen as what they are
-        method = cv2.INTER_LINEAR if factor < 8 else cv2.INTER_NEAREST
-    return cv2.resize(array, (size[1], size[0]), interpolation=method)
 
 
 def draw_overlay(
@@ -91,35 +64,37 @@ def draw_overlay(
     its own outline, dotted where no mask of SAM 2 fitted and CLIP's region stands in; that of the
     mask `selected` is broad and white.
     """
-    _check_image(image, segmentation)
+    expected = (*segmentation.size, 3)
+    if image.dtype != np.uint8 or image.shape != expected:
+        raise ValueError(
+            f"the segmentation belongs to a uint8 image of shape {expected}, "
+            f"got {image.dtype} {image.shape}"
+        )
+    classes = len(segmentation.class_names)
     canvas = resize_image(image, size)
     labels = resize_labels(segmentation.label_map, size)
-    tint = label_colors()[labels]
+    tint = label_colors(classes)[labels]
     blended = cv2.addWeighted(canvas, 1 - opacity, tint, opacity, 0)
     canvas = np.where((labels > 0)[..., None], blended, canvas)
 
     order = np.argsort([-int(mask.sum()) for mask in segmentation.masks])  # small ones on top
+    colors = [tuple(c) for c in class_colors(classes)[segmentation.class_ids].tolist()]  # of masks
     anchors = {}
     for index in order:
         share = resize_mask(segmentation.masks[index], size)
-        color = tuple(int(c) for c in class_colors()[segmentation.class_ids[index]])
-        _outline(canvas, share >= 128, color, dotted=segmentation.sources[index] == "region")
+        dotted = segmentation.sources[index] == "region"
+        _outline(canvas, share >= 128, colors[index], dotted=dotted)
         anchors[index] = _box_of(share, segmentation.boxes[index], segmentation.size)
     if selected is not None:
         share = resize_mask(segmentation.masks[selected], size)
         _outline(canvas, share >= 128, (255, 255, 255), dotted=False, width=5)
-    dots = _draw_points(canvas, segmentation)
-    _draw_labels(canvas, segmentation, anchors, dots)
+    dots = _draw_points(canvas, segmentation, colors)
+    _draw_labels(canvas, segmentation, colors, anchors, dots)
     return canvas
 
 
 def _outline(
-    canvas: np.ndarray,
-    mask: np.ndarray,
-    color: tuple[int, int, int],
-    *,
-    dotted: bool,
-    width: int = 2,
+    canvas: np.ndarray, mask: np.ndarray, color: Color, *, dotted: bool, width: int = 2
 ) -> None:
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     lines = list(contours)
@@ -130,26 +105,20 @@ def _outline(
         cv2.polylines(canvas, lines, not dotted, tone, broad, cv2.LINE_AA)
 
 
-def _box_of(
-    share: np.ndarray, box: np.ndarray, size: tuple[int, int]
-) -> tuple[float, float, float, float]:
-    """XYXY of a mask in the drawing; from its box if it is too small to be seen there."""
-    rows, columns = (
-        np.flatnonzero(share.max(axis=1) >= 128),
-        np.flatnonzero(share.max(axis=0) >= 128),
-    )
+def _box_of(share: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> Box:
+    """Where a mask is in the drawing; from its box if it is too small to be seen there."""
+    rows, columns = (np.flatnonzero(share.max(axis=axis) >= 128) for axis in (1, 0))
     if len(rows):
         return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
     factor = np.array([share.shape[1] / size[1], share.shape[0] / size[0]] * 2)
     return tuple((box * factor).tolist())
 
 
-def _draw_points(canvas: np.ndarray, segmentation: Segmentation) -> list[tuple[float, ...]]:
-    """Draw the prompt points; returns the boxes XYXY of the dots."""
-    dots = []
+def _draw_points(canvas: np.ndarray, segmentation: Segmentation, colors: list[Color]) -> list[Box]:
+    """Draw the prompt points; returns the boxes of the dots."""
+    dots: list[Box] = []
     factor = np.array([canvas.shape[1], canvas.shape[0]]) / segmentation.size[::-1]
-    for class_id, points in zip(segmentation.class_ids, segmentation.points, strict=True):
-        color = tuple(int(c) for c in class_colors()[class_id])
+    for color, points in zip(colors, segmentation.points, strict=True):
         for x, y in (points + 0.5) * factor - 0.5:
             dots.append((x - 7, y - 7, x + 7, y + 7))
             centre = (round(x * 8), round(y * 8))  # eighths of a pixel
@@ -161,14 +130,15 @@ def _draw_points(canvas: np.ndarray, segmentation: Segmentation) -> list[tuple[f
 def _draw_labels(
     canvas: np.ndarray,
     segmentation: Segmentation,
-    anchors: dict[int, tuple[float, ...]],
-    dots: list[tuple[float, ...]],
+    colors: list[Color],
+    anchors: dict[int, Box],
+    dots: list[Box],
 ) -> None:
     """A name tag by every mask. Where the picture is too full, the smaller masks go without."""
     picture = Image.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
     height, width = canvas.shape[:2]
-    taken: list[tuple[float, ...]] = []
+    taken: list[Box] = []
     for index, box in anchors.items():
         name = shorten(segmentation.class_name(index), _LABEL_LENGTH)
         text = f"{name} {segmentation.scores[index]:.2f}"
@@ -179,20 +149,15 @@ def _draw_labels(
         if tag is None:
             continue
         taken.append(tag)
-        color = tuple(int(c) for c in class_colors()[segmentation.class_ids[index]])
-        draw.rounded_rectangle(tag, radius=4, fill=color, outline=(20, 20, 20))
-        middle = (tag[0] + 5, (tag[1] + tag[3]) / 2)
-        draw.text(middle, text, fill=text_color(color), font=font(LABEL_SIZE), anchor="lm")
+        draw.rounded_rectangle(tag, radius=4, fill=colors[index], outline=(20, 20, 20))
+        middle, ink = (tag[0] + 5, (tag[1] + tag[3]) / 2), _text_color(colors[index])
+        draw.text(middle, text, fill=ink, font=font(LABEL_SIZE), anchor="lm")
     canvas[:] = np.asarray(picture)
 
 
 def _place_tag(
-    tag: tuple[float, float],
-    box: tuple[float, ...],
-    limits: tuple[int, int],
-    taken: list[tuple[float, ...]],
-    dots: list[tuple[float, ...]],
-) -> tuple[float, ...] | None:
+    tag: tuple[float, float], box: Box, limits: tuple[int, int], taken: list[Box], dots: list[Box]
+) -> Box | None:
     """Where a tag (width, height) by `box` hides least of the other tags and dots.
 
     None if it would hide another tag.
@@ -224,22 +189,13 @@ def _place_tag(
     return best
 
 
-def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+def _overlap(a: Box, b: Box) -> float:
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     return max(width, 0) * max(height, 0)
 
 
-def text_color(background: tuple[int, ...]) -> tuple[int, int, int]:
+def _text_color(background: Color) -> Color:
     """Black or white, whichever is read better on `background`."""
     luminance = np.dot(background, (0.299, 0.587, 0.114))
     return (0, 0, 0) if luminance > 140 else (255, 255, 255)
-
-
-def _check_image(image: np.ndarray, segmentation: Segmentation) -> None:
-    expected = (*segmentation.size, 3)
-    if image.dtype != np.uint8 or image.shape != expected:
-        raise ValueError(
-            f"the segmentation belongs to a uint8 image of shape {expected}, "
-            f"got {image.dtype} {image.shape}"
-        )

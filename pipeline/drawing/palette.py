@@ -9,6 +9,8 @@ import numpy as np
 
 from ..files.label_png import voc_palette as voc_palette  # programs take it from here
 
+UNNAMED = (52, 54, 58)  # colour of label 0 in pictures
+
 # Strong colours that are told apart at a glance, for the first classes.
 _FIRST = (
     (230, 57, 70), (29, 120, 220), (46, 160, 67), (255, 159, 28), (142, 68, 200), (0, 181, 190),
@@ -17,12 +19,12 @@ _FIRST = (
 
 
 @functools.cache
-def class_colors() -> np.ndarray:
-    """Colours of classes 0…253 in pictures, (254, 3) uint8 RGB.
+def class_colors(count: int = 254) -> np.ndarray:
+    """Colours of the first `count` classes in pictures, (count, 3) uint8 RGB.
 
     After a few chosen ones, each colour is the one of a grid farthest (in CIE Lab) from all before
     it; greys, very dark and very light ones are left out. A class keeps its colour whatever else
-    is in the vocabulary.
+    is in the vocabulary. Beyond some 2,800 classes the colours begin again.
     """
     levels = np.linspace(20, 250, 16)
     grid = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(-1, 3)
@@ -33,13 +35,18 @@ def class_colors() -> np.ndarray:
     distance = np.full(len(grid), np.inf)
     for color in colors:
         distance = np.minimum(distance, ((lab - _lab(color[None])) ** 2).sum(axis=1))
-    while len(colors) < 254:
+    while len(colors) < count and distance.any():
         farthest = int(distance.argmax())
         colors.append(grid[farthest])
         distance = np.minimum(distance, ((lab - lab[farthest]) ** 2).sum(axis=1))
-    table = np.round(colors).astype(np.uint8)
+    table = np.resize(np.round(colors).astype(np.uint8), (count, 3))
     table.flags.writeable = False  # it is shared
     return table
+
+
+def label_colors(classes: int = 254) -> np.ndarray:
+    """(classes + 1, 3) uint8: the colour of every label; 0 is `UNNAMED`, i + 1 is class i."""
+    return np.concatenate([np.array([UNNAMED], np.uint8), class_colors(classes)])
 
 
 def _lab(rgb: np.ndarray) -> np.ndarray:

@@ -1,141 +1,89 @@
 """A contact sheet of the images on which one arm beats or loses to the baseline most.
 
-Label maps are VOC's: 0 background, i + 1 the i-th class, 255 void. Sizes are (height, width).
+Label maps: 0 background, i + 1 the i-th class, 255 void. Sizes are (height, width).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ...drawing.overlay import font, resize_image, shorten
+from ...drawing.layout import FAINT, INK, fit, font, shorten
+from ...drawing.overlay import resize_image
 from ...drawing.palette import voc_palette
-from ...drawing.picture import fit, save_array
 from ..metrics import IGNORE
 from .numbers import number, signed
 
 CELL = (240, 320)  # a panel fits in here
 MARGIN, GAP = 24, 10
+MOST = 4  # wins, and as many losses
 
 # Of the map of differences; green and red as colour-blind people tell them apart.
 OTHER_RIGHT, BASELINE_RIGHT = (0, 158, 115), (213, 94, 0)
 BOTH_WRONG, VOID = (240, 228, 66), (150, 150, 150)
 _BOTH_RIGHT = (222, 222, 222)  # the pale photograph, in the legend
-_INK, _FAINT = (28, 28, 30), (110, 112, 118)
 _STRENGTH = 0.8  # of a class's colour over the pale photograph
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One image of the sheet.
-
-    Attributes:
-        id: name of the image.
-        image: (H, W, 3) uint8 RGB.
-        truth: (H, W) uint8 labels, as are `baseline` and `other`.
-        baseline: the baseline's prediction.
-        other: the arm's prediction.
-        baseline_score: mIoU of the baseline in this image, percent.
-        other_score: that of the arm.
-
-    Raises:
-        ValueError: the arrays do not fit together.
-    """
+    """One image of the sheet."""
 
     id: str
-    image: np.ndarray
-    truth: np.ndarray
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    truth: np.ndarray  # (H, W) labels, as are both predictions
     baseline: np.ndarray
     other: np.ndarray
-    baseline_score: float
+    baseline_score: float  # mIoU in this image, percent
     other_score: float
-
-    def __post_init__(self) -> None:
-        size = self.image.shape[:2]
-        if self.image.shape != (*size, 3) or self.image.dtype != np.uint8:
-            raise ValueError(
-                f"image of {self.id} must be (H, W, 3) uint8, "
-                f"got {self.image.shape} {self.image.dtype}"
-            )
-        for name in ("truth", "baseline", "other"):
-            array = getattr(self, name)
-            if array.shape != size or array.dtype != np.uint8:
-                raise ValueError(
-                    f"{name} of {self.id} must be {size} uint8 as its image, "
-                    f"got {array.shape} {array.dtype}"
-                )
 
 
 def pick(
-    rows: Iterable[Mapping[str, object]], arm: str, baseline: str, count: int = 4
+    other: Mapping[str, float | None], baseline: Mapping[str, float | None]
 ) -> tuple[list[str], list[str]]:
-    """The images on which `arm` beats and loses to `baseline` most, by mIoU.
+    """The `MOST` images on which an arm beats and loses to the baseline most.
 
     Args:
-        rows: those of `images.csv`: "id", "arm" and "mIoU", a number or its text; images without
-            a number for both arms are passed over.
-        arm: name of an arm.
-        baseline: name of another.
-        count: most images of each kind.
+        other: mIoU of the arm by image; None where an image has none.
+        baseline: that of the baseline, in the same images.
 
     Returns:
         Ids of the wins and of the losses, the largest difference first, equal ones by id.
-
-    Raises:
-        ValueError: an arm is not among the rows.
     """
-    scores: dict[str, dict[str, float]] = {}
-    for row in rows:
-        found = scores.setdefault(str(row["arm"]), {})
-        if row["mIoU"] not in (None, ""):
-            found[str(row["id"])] = float(row["mIoU"])
-    for name in (arm, baseline):
-        if name not in scores:
-            raise ValueError(f"no rows of arm {name!r}; valid: {', '.join(scores)}")
-    both = scores[arm].keys() & scores[baseline].keys()
-    # In the file's two decimals, so that sums of binary fractions break no ties.
-    gains = {id_: round(scores[arm][id_] - scores[baseline][id_], 6) for id_ in both}
-    order = sorted(both, key=lambda id_: (-abs(gains[id_]), id_))
-    wins = [id_ for id_ in order if gains[id_] > 0]
-    losses = [id_ for id_ in order if gains[id_] < 0]
-    return wins[:count], losses[:count]
-
-
-def save_contact_sheet(
-    path: str | Path, rows: Sequence[Row], *, arm: str, baseline: str, labels: Sequence[str]
-) -> None:
-    """Draw the sheet and write it as PNG, JPEG or WebP, by the end of the name.
-
-    Args:
-        path: where to.
-        rows: from top to bottom.
-        arm: name of the arm whose predictions are `Row.other`.
-        baseline: name of the other arm.
-        labels: names of the labels, `labels[0]` is the background.
-
-    Raises:
-        ValueError: no rows, or another ending.
-        OSError: the file cannot be written.
-    """
-    save_array(path, draw_contact_sheet(rows, arm=arm, baseline=baseline, labels=labels))
+    # Rounded, so that sums of binary fractions break no ties.
+    gains = {
+        image_id: round(score - base, 6)
+        for image_id, score in other.items()
+        if score is not None and (base := baseline[image_id]) is not None
+    }
+    order = sorted(gains, key=lambda image_id: (-abs(gains[image_id]), image_id))
+    wins = [image_id for image_id in order if gains[image_id] > 0]
+    losses = [image_id for image_id in order if gains[image_id] < 0]
+    return wins[:MOST], losses[:MOST]
 
 
 def draw_contact_sheet(
     rows: Sequence[Row], *, arm: str, baseline: str, labels: Sequence[str]
 ) -> np.ndarray:
-    """The sheet as (h, w, 3) uint8 RGB; see `save_contact_sheet`."""
-    if not rows:
-        raise ValueError("a contact sheet needs at least one row; the arms do not differ anywhere")
+    """Draw the sheet.
+
+    Args:
+        rows: from top to bottom.
+        arm: name of the arm whose predictions are `Row.other`.
+        baseline: name of the other arm.
+        labels: names of the labels, `labels[0]` is the background.
+
+    Returns:
+        (h, w, 3) uint8 RGB.
+    """
     width = 2 * MARGIN + 5 * CELL[1] + 4 * GAP
-    head = _draw_head(width, arm, baseline)
-    strips = [_draw_row(row, width, labels) for row in rows]
-    picture = Image.new("RGB", (width, head.height + sum(s.height for s in strips)), "white")
+    strips = [_draw_head(width, arm, baseline), *(_draw_row(row, width, labels) for row in rows)]
+    picture = Image.new("RGB", (width, sum(strip.height for strip in strips)), "white")
     y = 0
-    for strip in (head, *strips):
+    for strip in strips:
         picture.paste(strip, (0, y))
         y += strip.height
     return np.asarray(picture)
@@ -171,7 +119,7 @@ def _draw_head(width: int, arm: str, baseline: str) -> Image.Image:
     picture = Image.new("RGB", (width, 128), "white")
     draw = ImageDraw.Draw(picture)
     title = shorten(f"{arm} against {baseline}: the images won and lost most", 110)
-    draw.text((MARGIN, 20), title, fill=_INK, font=font(26, bold=True))
+    draw.text((MARGIN, 20), title, fill=INK, font=font(26, bold=True))
     entries = [
         (OTHER_RIGHT, f"only {arm} is right"),
         (BASELINE_RIGHT, f"only {baseline} is right"),
@@ -179,7 +127,7 @@ def _draw_head(width: int, arm: str, baseline: str) -> Image.Image:
         (BOTH_WRONG, "both are wrong"),
         (VOID, "void, not counted"),
     ]
-    draw.text((MARGIN, 72), "Who is right:", fill=_FAINT, font=font(14), anchor="lm")
+    draw.text((MARGIN, 72), "Who is right:", fill=FAINT, font=font(14), anchor="lm")
     start = MARGIN + draw.textlength("Who is right:", font(14)) + 14
     _draw_legend(draw, entries, (round(start), 62), width)
     headings = ("image", "truth", baseline, arm, "who is right")
@@ -187,19 +135,16 @@ def _draw_head(width: int, arm: str, baseline: str) -> Image.Image:
         heading = shorten(heading, 60)
         length = draw.textlength(heading, font(15, bold=True))
         letters = font(min(15, int(15 * CELL[1] / length)), bold=True)
-        draw.text((_left(column), 118), heading, fill=_INK, font=letters, anchor="ls")
+        draw.text((_left(column), 118), heading, fill=INK, font=letters, anchor="ls")
     return picture
 
 
 def _draw_row(row: Row, width: int, labels: Sequence[str]) -> Image.Image:
     """Caption, legend of the classes and five panels."""
     gain = row.other_score - row.baseline_score
-    present = np.unique(np.stack([row.truth, row.baseline, row.other]))
-    entries = [
-        (tuple(voc_palette()[label].tolist()), labels[label])
-        for label in present.tolist()
-        if label not in (0, IGNORE)
-    ]
+    present: set[int] = set(np.unique(np.stack([row.truth, row.baseline, row.other])).tolist())
+    colors = voc_palette().tolist()
+    entries = [(tuple(colors[i]), labels[i]) for i in sorted(present - {0, IGNORE})]
     size = fit(row.image.shape[:2], CELL)
     panels = (
         row.image,
@@ -212,10 +157,10 @@ def _draw_row(row: Row, width: int, labels: Sequence[str]) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     draw.line((MARGIN, 6, width - MARGIN, 6), fill=(214, 215, 219))
     name = shorten(row.id, 40)
-    draw.text((MARGIN, 27), name, fill=_INK, font=font(17, bold=True), anchor="lm")
+    draw.text((MARGIN, 27), name, fill=INK, font=font(17, bold=True), anchor="lm")
     x = MARGIN + draw.textlength(name, font(17, bold=True)) + 16
     scores = f"mIoU {number(row.baseline_score, 1)} → {number(row.other_score, 1)}"
-    draw.text((x, 27), scores, fill=_INK, font=font(17), anchor="lm")
+    draw.text((x, 27), scores, fill=INK, font=font(17), anchor="lm")
     x += draw.textlength(scores, font(17)) + 14
     color = OTHER_RIGHT if gain > 0 else BASELINE_RIGHT
     draw.text((x, 27), signed(gain, 1), fill=color, font=font(17, bold=True), anchor="lm")
@@ -245,6 +190,6 @@ def _draw_legend(
         if x > place[0] and x + length > width - MARGIN:
             x, y = place[0], y + 22
         draw.rounded_rectangle((x, y + 2, x + 15, y + 17), radius=3, fill=color)
-        draw.text((x + 22, y + 10), name, fill=_FAINT, font=letters, anchor="lm")
+        draw.text((x + 22, y + 10), name, fill=FAINT, font=letters, anchor="lm")
         x += length + 16
     return y + 22

@@ -17,13 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...datasets.voc import LABELS, VocDataset
+from ...datasets.voc import VocDataset
+from ...drawing.layout import save_array
 from ...evaluate import image_table, results, score
 from ...files.atomic import write_atomically
 from ..arm_scores import ArmScores
 from ..predict import Failure, read_prediction
 from ..settings import ROOT, recorded_settings
-from .contact_sheet import Row, pick, save_contact_sheet
+from .contact_sheet import Row, draw_contact_sheet, pick
 from .plots import save_plots
 from .report import markdown
 
@@ -43,9 +44,7 @@ def write_outputs(
 
     Args:
         dataset: the truth.
-        arms: names.
-        output: folder.
-        failed: images without predictions.
+        arms, output, failed: names, the folder, and the images without predictions.
         baseline: the arm that the report and the pictures compare with.
         resamples: of the bootstrap.
         settings: what is scored, for the report; what the predictions were made with is read from
@@ -80,17 +79,17 @@ def write_outputs(
     save_plots(output / "plots", data, timings)
     for name in arms:
         if name != baseline:
-            _sheet(dataset, scores, output, name, baseline)
+            _sheet(dataset, scores, output, name, data)
     return data
 
 
 def _sheet(
-    dataset: VocDataset, scores: dict[str, ArmScores], output: Path, arm: str, baseline: str
+    dataset: VocDataset, scores: dict[str, ArmScores], output: Path, arm: str, data: dict[str, Any]
 ) -> None:
     """The images that an arm wins and loses most against the baseline."""
-    both = {name: {row["id"]: row["mIoU"] for row in scores[name].rows} for name in (arm, baseline)}
-    listed = [{"arm": name} | row for name in both for row in scores[name].rows]
-    wins, losses = pick(listed, arm, baseline)
+    baseline, labels = data["settings"]["baseline"], data["labels"]
+    own, base = ({row["id"]: row["mIoU"] for row in scores[n].rows} for n in (arm, baseline))
+    wins, losses = pick(own, base)
     folder = output / "predictions"
     rows = [
         Row(
@@ -99,23 +98,23 @@ def _sheet(
             truth=dataset.load_labels(image_id),
             baseline=read_prediction(folder, baseline, image_id)[0],
             other=read_prediction(folder, arm, image_id)[0],
-            baseline_score=both[baseline][image_id],
-            other_score=both[arm][image_id],
+            baseline_score=base[image_id],
+            other_score=own[image_id],
         )
         for image_id in [*wins, *reversed(losses)]
     ]
     if rows:  # else the two never differ
-        path = output / "plots" / f"images_{arm}.png"
-        save_contact_sheet(path, rows, arm=arm, baseline=baseline, labels=LABELS)
+        sheet = draw_contact_sheet(rows, arm=arm, baseline=baseline, labels=labels)
+        save_array(output / "plots" / f"images_{arm}.png", sheet)
 
 
 def processor() -> str:
     """The processor's name, as well as the system tells it."""
     try:
-        text = Path("/proc/cpuinfo").read_text()
-        return re.search(r"^model name\s*:\s*(.+)$", text, re.M)[1]
-    except (OSError, TypeError):
-        return platform.processor() or platform.machine()
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor() or platform.machine()
 
 
 def readable_json(data: dict[str, Any]) -> str:
@@ -134,8 +133,7 @@ def commit() -> str | None:
         ).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=12", "HEAD") + (
-            "+" if git("status", "--porcelain", "-uno") else ""
-        )
+        changed = bool(git("status", "--porcelain", "-uno"))
+        return git("rev-parse", "--short=12", "HEAD") + "+" * changed
     except (OSError, subprocess.CalledProcessError):
         return None

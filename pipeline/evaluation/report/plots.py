@@ -9,18 +9,16 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...files.atomic import write_atomically
 from .numbers import (
     METRICS,
     class_differences,
     is_oracle,
-    missing,
     number,
-    seconds,
     signed,
     stages,
 )
@@ -42,11 +40,7 @@ def save_plots(folder: Path, results: Mapping, timings: Mapping) -> list[Path]:
 
     `arms.png` (metrics of every arm), `classes.png` (each class against the baseline, if there are
     two arms), `sizes.png` (if objects were measured), `times.png` (if `timings` has arms).
-
-    Args:
-        folder: where to write; made if missing.
-        results: contents of `results.json`.
-        timings: contents of `timings.json`, or an empty mapping.
+    `results` and `timings` are as in their files; the folder is made if missing.
 
     Raises:
         OSError: a file cannot be written.
@@ -58,42 +52,43 @@ def save_plots(folder: Path, results: Mapping, timings: Mapping) -> list[Path]:
         figures["sizes.png"] = _sizes(results)
     if timings.get("arms"):
         figures["times.png"] = _times(timings["arms"])
-    paths = []
     for name, figure in figures.items():
         data = io.BytesIO()
         figure.savefig(data, format="png", dpi=_DPI, metadata={"Software": None})
         write_atomically(folder / name, data.getvalue())
-        paths.append(folder / name)
-    return paths
+    return [folder / name for name in figures]
 
 
-def _figure(width: float, height: float) -> Figure:
+def _figure(width: float, height: float, title: str = "", **options: Any) -> Figure:
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
+    if title:
+        figure.suptitle(title, **options)
+    return figure
+
+
+def _compared(results: Mapping, width: float, height: float) -> Figure:
+    """A figure of bars of all arms, with a line that says what their colours mean."""
+    note = f"Grey bar and dotted line: the baseline, {results['settings']['baseline']}"
+    if any(map(is_oracle, results["arms"])):
+        note += ". Pale bars: oracles, told parts of the truth"
+    return _figure(width, height, note, fontsize=10, x=0.01, ha="left")
 
 
 def _arms(results: Mapping) -> Figure:
     arms = results["arms"]
-    figure = _figure(13, 1.6 + _ROW * len(arms))
-    figure.suptitle(_baseline_note(results), fontsize=10, x=0.01, ha="left")
+    figure = _compared(results, 13, 1.6 + _ROW * len(arms))
     panels = figure.subplots(1, len(METRICS), sharey=True)
     for axes, (metric, name) in zip(panels, METRICS.items(), strict=True):
         values = {arm: found[metric] for arm, found in arms.items()}
-        intervals = {}
+        intervals, title = {}, f"{name}, %"
         if metric == "mIoU":
             intervals = {arm: found["mIoU_interval"] for arm, found in arms.items()}
-            name += ", % (line: 95 % interval)"
+            title += " (line: 95 % interval)"
         _bars(axes, values, results["settings"]["baseline"], intervals)
-        axes.set_title(name if "%" in name else f"{name}, %", loc="left", fontsize=11)
+        axes.set_title(title, loc="left", fontsize=11)
     return figure
-
-
-def _baseline_note(results: Mapping) -> str:
-    note = f"Grey bar and dotted line: the baseline, {results['settings']['baseline']}"
-    if any(map(is_oracle, results["arms"])):
-        note += ". Pale bars: oracles, told parts of the truth"
-    return note
 
 
 def _bars(
@@ -105,21 +100,20 @@ def _bars(
     """One bar per arm, its number behind it, a dotted line where the baseline ends."""
     ends = []
     for y, (arm, value) in enumerate(values.items()):
-        known = 0.0 if missing(value) else value
+        end = value or 0.0
         color = GREY if arm == baseline else PALE if is_oracle(arm) else BLUE
-        axes.barh(y, known, height=0.72, color=color)
-        ends.append(known)
+        axes.barh(y, end, height=0.72, color=color)
         low, high = intervals.get(arm) or (None, None)
-        if not (missing(low) or missing(high)):
+        if low is not None and high is not None:
             axes.plot([low, high], [y, y], color=_INK, linewidth=1.6, solid_capstyle="butt")
-            ends[-1] = max(known, high)
-        _write(axes, ends[-1], y, "not measured" if missing(value) else number(value, 1))
-    if not missing(values[baseline]):
-        axes.axvline(values[baseline], color=_INK, linewidth=1, linestyle=":", zorder=1.5)
+            end = max(end, high)
+        ends.append(end)
+        _write(axes, end, y, "not measured" if value is None else number(value, 1))
+    base = values[baseline]
+    if base is not None:
+        axes.axvline(base, color=_INK, linewidth=1, linestyle=":", zorder=1.5)
     axes.set_xlim(0, max(ends) * 1.17 or 1)
-    axes.set_yticks(range(len(values)), list(values))
-    axes.set_ylim(len(values) - 0.4, -0.6)
-    _plain(axes)
+    _rows(axes, values)
 
 
 def _classes(results: Mapping) -> Figure:
@@ -130,8 +124,8 @@ def _classes(results: Mapping) -> Figure:
     columns = min(len(differences), _PANELS)
     rows = math.ceil(len(differences) / columns)
     classes = max(len(found) for found in differences.values())
-    figure = _figure(max(3.6 * columns, 6), rows * (1.1 + 0.2 * classes) + 0.5)
-    figure.suptitle(f"IoU of each class against {baseline}, points", fontsize=12)
+    title = f"IoU of each class against {baseline}, points"
+    figure = _figure(max(3.6 * columns, 6), rows * (1.1 + 0.2 * classes) + 0.5, title, fontsize=12)
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
     values = [value for found in differences.values() for value in found.values()]
     low, high = min([0, *values]), max([0, *values])
@@ -142,12 +136,13 @@ def _classes(results: Mapping) -> Figure:
             _write(axes, value, y, signed(value, 1), left=value < 0, size=7.5)
         axes.axvline(0, color=_INK, linewidth=1)
         axes.set_xlim(low - room, high + room)
-        axes.set_yticks(range(len(found)), list(found), fontsize=8.5)
+        _rows(axes, found, fontsize=8.5)
         axes.set_ylim(classes - 0.4, -0.6)
+        # An arm's name on lines that a narrow panel holds, broken after a +.
+        lines = textwrap.wrap(arm.replace("+", "+ "), 30)
         better, worse = (sum(sign * v > 0 for v in found.values()) for sign in (1, -1))
-        title = "\n".join([*_wrapped(arm), f"better in {better}, worse in {worse}"])
-        axes.set_title(title, fontsize=10)
-        _plain(axes)
+        counts = f"better in {better}, worse in {worse}"
+        axes.set_title("\n".join([*(line.replace(" ", "") for line in lines), counts]), fontsize=10)
         axes.tick_params(axis="x", labelbottom=True)
     for axes in panels[len(differences) :]:
         axes.set_axis_off()
@@ -157,19 +152,18 @@ def _classes(results: Mapping) -> Figure:
 def _sizes(results: Mapping) -> Figure:
     arms = {name: arm["sizes"] for name, arm in results["arms"].items() if arm["sizes"]}
     bins = next(iter(arms.values()))
-    figure = _figure(2.2 + 2.9 * len(bins), 2 * (1.1 + _ROW * len(arms)))
-    figure.suptitle(_baseline_note(results), fontsize=10, x=0.01, ha="left")
+    figure = _compared(results, 2.2 + 2.9 * len(bins), 2 * (1.1 + _ROW * len(arms)))
     panels = figure.subplots(2, len(bins), sharey=True, sharex=True, squeeze=False)
-    for row, (key, name) in zip(
-        panels, {"mIoU": "object mIoU, %", "recall": "recall, %"}.items(), strict=True
+    for row, key, name in zip(
+        panels, ("mIoU", "recall"), ("object mIoU, %", "recall, %"), strict=True
     ):
         row[0].set_ylabel(name, fontsize=11)
-        for axes, (size, found) in zip(row, bins.items(), strict=True):
+        for axes, size in zip(row, bins, strict=True):
             values = {arm: sizes[size][key] for arm, sizes in arms.items()}
             _bars(axes, values, results["settings"]["baseline"], {})
-            if key == "mIoU":  # the row above
-                axes.set_title(f"{size}\n{found['objects']} objects", fontsize=10)
             axes.set_xlim(0, 117)
+    for axes, (size, found) in zip(panels[0], bins.items(), strict=True):
+        axes.set_title(f"{size}\n{found['objects']} objects", fontsize=10)
     return figure
 
 
@@ -179,13 +173,13 @@ def _times(times: Mapping[str, Mapping]) -> Figure:
     columns = math.ceil(len(order) / rows)
     figure = _figure(11, 1.5 + _ROW * len(times) + 0.2 * rows)
     axes = figure.subplots()
+    ends = [0.0] * len(times)
     for i, stage in enumerate(order):
-        starts = [_before(arm, order[:i]) for arm in times.values()]
         widths = [arm.get(stage, {}).get("median", 0.0) for arm in times.values()]
         axes.barh(
             range(len(times)),
             widths,
-            left=starts,
+            left=ends,
             height=0.72,
             label=stage,
             color=_STAGES[i % len(_STAGES)],
@@ -193,29 +187,18 @@ def _times(times: Mapping[str, Mapping]) -> Figure:
             edgecolor="white",
             linewidth=0.6,
         )
-    totals = {arm: seconds(times, arm) for arm in times}
-    for y, total in enumerate(totals.values()):
-        _write(axes, total, y, f"{number(total)} s")
-    axes.set_xlim(0, max(totals.values()) * 1.12 or 1)
-    axes.set_yticks(range(len(times)), list(times))
-    axes.set_ylim(len(times) - 0.4, -0.6)
+        ends = [end + width for end, width in zip(ends, widths, strict=True)]
+    for y, end in enumerate(ends):
+        _write(axes, end, y, f"{number(end)} s")
+    axes.set_xlim(0, max(ends) * 1.12 or 1)
+    _rows(axes, times)
     axes.set_title("Seconds per image (medians), each arm as if it ran alone", loc="left")
-    _plain(axes)
     # Legends are filled column by column; these are to be read row by row.
     handles = [handle for i in range(columns) for handle in axes.containers[i::columns]]
     figure.legend(
         handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
     )
     return figure
-
-
-def _before(arm: Mapping[str, Mapping], earlier: Sequence[str]) -> float:
-    return sum(arm[stage]["median"] for stage in earlier if stage in arm)
-
-
-def _wrapped(arm: str) -> list[str]:
-    """An arm's name on lines that a narrow panel holds, broken after a +."""
-    return [line.replace(" ", "") for line in textwrap.wrap(arm.replace("+", "+ "), 30)]
 
 
 def _write(
@@ -234,8 +217,10 @@ def _write(
     )
 
 
-def _plain(axes: Axes) -> None:
-    """Without the ink that says nothing."""
+def _rows(axes: Axes, names: Collection[str], **letters: Any) -> None:
+    """A name by every bar, and none of the ink that says nothing."""
+    axes.set_yticks(range(len(names)), list(names), **letters)
+    axes.set_ylim(len(names) - 0.4, -0.6)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.xaxis.grid(True, color="#e4e5e8", linewidth=0.8)

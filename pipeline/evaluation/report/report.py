@@ -9,24 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..arms import MEANING
-from .markdown import (
-    bold_best,
-    cell,
-    code,
-    table,
-)
 from .numbers import (
     METRICS,
+    bold_best,
+    cell,
     class_differences,
     difference,
     is_oracle,
+    listed,
     number,
     seconds,
     signed,
     stages,
+    table,
     verdict,
 )
-from .settings_rows import settings_rows
 
 _PROMPTS = {  # key of "prompts": (heading, decimals)
     "per_image": ("prompts per image", 1),
@@ -41,6 +38,7 @@ _PROMPTS = {  # key of "prompts": (heading, decimals)
 }
 _FEW = 30  # images; with fewer the bootstrap knows too little of what could have been drawn
 _MOST_PAIRS = 21  # listed one by one: those of seven arms
+_LONGEST = 600  # characters of a setting; longer word lists are cut, and say so
 _DEFINITIONS = """\
 - **mIoU**: one confusion matrix over the whole data set, void (255) ignored; the mean over the
   classes that are true or predicted anywhere, as mmsegmentation has it. mAcc and aAcc are mean and
@@ -64,66 +62,92 @@ def markdown(results: Mapping, timings: Mapping) -> str:
         timings: contents of `timings.json`, or an empty mapping.
     """
     settings, arms = results["settings"], results["arms"]
-    images, baseline = results["images"], settings["baseline"]
-    # A label that the protocol leaves out (background) is in no arm's classes.
-    labels = [x for x in results["labels"] if x in arms[baseline]["per_class"]]
-    failed = images["failed"]
-    parts = [f"# PASCAL VOC benchmark: {cell(settings['protocol']['name'])}"]
+    failed, baseline = results["images"]["failed"], settings["baseline"]
+    data_set = settings.get("dataset", "PASCAL VOC")
+    parts = [f"# {cell(data_set)} benchmark: {cell(settings['protocol']['name'])}"]
     if failed:
         parts += [
-            f"**{len(failed)} of {images['asked']} images could not be scored; every number below "
-            "is without them:**",
+            f"**{len(failed)} of {results['images']['asked']} images could not be scored; every "
+            "number below is without them:**",
             "\n".join(f"- `{cell(f['id'])}`: {cell(f['error'])}" for f in failed),
         ]
-    parts += ["## Settings", table(("setting", "value"), settings_rows(results))]
-
+    parts += ["## Settings", table(("setting", "value"), _settings(results))]
     parts += ["## Result", _result_note(results), _main_table(arms)]
-    parts += ["## What it buys", _sentences(results, timings)]
-    pairs = results["differences"]
-    if pairs:
-        note = "Points and 95 % interval, paired over images; one with 0 outside is a gain or loss."
-        if len(pairs) > _MOST_PAIRS:
-            note += f" Pairs with `{baseline}`; all {len(pairs)} are in results.json."
-            pairs = {k: v for k, v in pairs.items() if baseline in k.split(" - ")}
-        parts += [
-            "## Differences of pairs",
-            note,
-            table(("pair", *METRICS.values()), _differences(pairs)),
-        ]
-    if any(arm["sizes"] for arm in arms.values()):
-        parts += [
-            "## By size of the object",
-            "object mIoU / recall / found, in percent; – is a size without objects.",
-            _size_table(arms),
-        ]
-    else:
-        parts += ["## By size of the object", "Not measured: the data set has no object labels."]
-    prompted = {name: arm["prompts"] for name, arm in arms.items() if arm.get("prompts")}
-    if prompted:
-        rows = [
-            (f"`{name}`", *(number(values[key], digits) for key, (_, digits) in _PROMPTS.items()))
-            for name, values in prompted.items()
-        ]
-        headings = [heading for heading, _ in _PROMPTS.values()]
-        parts += ["## Prompts and SAM 2's masks", table(("arm", *headings), rows)]
+    others = [name for name in arms if name != baseline and not is_oracle(name)]
+    parts += ["## What it buys", _sentences(results, timings, others)]
+    parts += _differences(results["differences"], baseline)
+    parts += ["## By size of the object", *_sizes(arms)]
+    parts += _prompts(arms)
     parts += [
         "## By class",
         "IoU in percent; the best of each row is bold, – is a class that does not occur.",
-        table(("class", *code(arms)), [_class_row(label, arms) for label in labels]),
+        table(("class", *map(_code, arms)), _classes(results)),
         f"### The classes lost against `{baseline}`",
-        "\n".join(_lost(results, name) for name in arms if name != baseline and not is_oracle(name))
-        or "No other method.",
+        "\n".join(_lost(results, name) for name in others) or "No other method.",
     ]
     if timings:
         parts += [
             "## Time",
             "Median seconds per image, each arm as if it ran alone.",
-            table(("stage", *code(timings["arms"])), _times(timings["arms"])),
+            table(("stage", *map(_code, timings["arms"])), _times(timings["arms"])),
             f"Machine: {cell(timings.get('machine'))}.",
         ]
     parts += ["## Definitions", _DEFINITIONS.format(resamples=settings["resamples"])]
-    parts += ["Parts of an arm's name:", "\n".join(_meanings(arms))]
-    return "\n\n".join(parts) + "\n"
+    words = {part for arm in arms for part in arm.replace("+", " +").split()}
+    meanings = [f"- `{word}`: {meaning}" for word, meaning in MEANING.items() if word in words]
+    return "\n\n".join([*parts, "Parts of an arm's name:", "\n".join(meanings)]) + "\n"
+
+
+def _code(name: str) -> str:
+    return f"`{name}`"
+
+
+def _settings(results: Mapping) -> list[tuple[str, str]]:
+    """Name and value of every setting of the run and of its arms."""
+    images = results["images"]
+    official = images.get("official")
+    counts = f"{images['listed']} listed, {images['asked']} asked for, {images['scored']} scored"
+    if images["asked"] < images["listed"]:
+        counts += " (a part of the split)"
+    if official and images["listed"] != official:
+        counts += f" – **the official split has {official}**"
+    rows = [("images", counts)]
+    for name, value in results["settings"].items():
+        if name == "protocol":
+            names, words = value.get("class_names"), value["words"]
+            value = {**value, "words": dict(zip(names, words, strict=True)) if names else words}
+            rows += [(f"protocol: {field}", _setting(v)) for field, v in value.items()]
+        elif name == "arms":
+            rows += _arm_settings(value)
+        else:
+            rows.append((cell(name), _setting(value)))
+    return [*rows, ("versions", cell(results["versions"])), ("commit", cell(results["commit"]))]
+
+
+def _arm_settings(arms: Mapping[str, Mapping]) -> list[tuple[str, str]]:
+    """What all dense maps and all final masks have in common, then what is each arm's own."""
+    own = {name: {} for name in arms}
+    rows = []
+    for part in ("dense", "final"):
+        found = {name: arm[part] for name, arm in arms.items() if arm.get(part)}
+        first = next(iter(found.values()), {})
+        shared = {k: v for k, v in first.items() if all(f[k] == v for f in found.values())}
+        if shared:
+            rows.append((f"all {part} maps", cell(shared)))
+        for name, values in found.items():
+            own[name] |= {k: v for k, v in values.items() if k not in shared}
+    for name, arm in arms.items():
+        own[name] |= {k: v for k, v in arm.items() if k not in ("dense", "final")}
+        if own[name]:
+            rows.append((f"arm {cell(name)}", cell(own[name])))
+    return rows
+
+
+def _setting(value: object) -> str:
+    text = cell(value)
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[:_LONGEST].rstrip()} … ({len(text)} characters; whole in results.json)"
 
 
 def _result_note(results: Mapping) -> str:
@@ -143,53 +167,23 @@ def _result_note(results: Mapping) -> str:
     return note
 
 
-def _meanings(arms: Mapping[str, Mapping]) -> list[str]:
-    used = {part for arm in arms for part in (arm.split("+")[0], *_modifiers(arm))}
-    return [f"- `{part}`: {meaning}" for part, meaning in MEANING.items() if part in used]
-
-
-def _modifiers(arm: str) -> list[str]:
-    return [f"+{word}" for word in arm.split("+")[1:]]
-
-
-def _bold_best(values: Mapping[str, str]) -> list[str]:
-    """Cells by arm, the best one bold; oracles do not compete."""
-    competing = {arm: text for arm, text in values.items() if not is_oracle(arm)}
-    marked = dict(zip(competing, bold_best([*competing.values()]), strict=True))
-    return [marked.get(arm, text) for arm, text in values.items()]
-
-
 def _main_table(arms: Mapping[str, Mapping]) -> str:
     keys = (*METRICS, "mAcc", "aAcc")
-    columns = [_bold_best({name: number(arm[key]) for name, arm in arms.items()}) for key in keys]
+    columns = [bold_best({name: number(arm[key]) for name, arm in arms.items()}) for key in keys]
     for i, arm in enumerate(arms.values()):
         low, high = arm["mIoU_interval"] or (None, None)
         columns[0][i] += f" [{number(low)}, {number(high)}]"
     headings = ("arm", "mIoU [95 % interval]", "boundary IoU", "edge mIoU", "mAcc", "aAcc")
-    names = [f"`{arm}`" + " (told the truth)" * is_oracle(arm) for arm in arms]
+    names = [_code(arm) + " (told the truth)" * is_oracle(arm) for arm in arms]
     return table(headings, zip(names, *columns, strict=True))
 
 
-def _differences(pairs: Mapping[str, Mapping]) -> list[tuple[str, ...]]:
-    rows = []
-    for pair, found in pairs.items():
-        cells = []
-        for metric in METRICS:
-            value, low, high = (found[metric][key] for key in ("difference", "low", "high"))
-            interval = f"[{signed(low)}, {signed(high)}]"
-            cells.append(f"{signed(value)} {interval} {verdict(low, high)}")
-        rows.append((f"`{pair}`", *cells))
-    return rows
-
-
-def _sentences(results: Mapping, timings: Mapping) -> str:
+def _sentences(results: Mapping, timings: Mapping, others: Sequence[str]) -> str:
     baseline = results["settings"]["baseline"]
-    others = [name for name in results["arms"] if name != baseline and not is_oracle(name)]
     if not others:
         return f"There is no other method to compare `{baseline}` with."
     lines = [f"- {_sentence(results, timings, name)}" for name in others]
-    intro = f"Against `{baseline}`, in points (95 % interval):"
-    return "\n".join((intro, "", *lines))
+    return "\n".join((f"Against `{baseline}`, in points (95 % interval):", "", *lines))
 
 
 def _sentence(results: Mapping, timings: Mapping, arm: str) -> str:
@@ -199,21 +193,16 @@ def _sentence(results: Mapping, timings: Mapping, arm: str) -> str:
     for metric, name in METRICS.items():
         value, low, high = difference(results, arm, baseline, metric)
         kind = verdict(low, high)
-        amount = signed(value) if kind == "cannot be told apart" else number(abs(value))
+        amount = signed(value)
+        if kind != "cannot be told apart":  # the verb says which
+            amount = amount.lstrip("+−")
         found[kind].append(f"{amount} of {name} ({signed(low)} to {signed(high)})")
-    verbs = ("gains", "loses", "cannot be told apart by")
-    parts = [
-        f"{verb} {_listed(items)}"
-        for verb, items in zip(verbs, found.values(), strict=True)
-        if items
-    ]
+    verbs = zip(("gains", "loses", "cannot be told apart by"), found.values(), strict=True)
+    parts = [f"{verb} {listed(items)}" for verb, items in verbs if items]
     classes = class_differences(results, arm)
-    better = [name for name, value in classes.items() if value > 0]
-    worse = [name for name, value in classes.items() if value < 0]
-    most, least = (
-        f" ({names[end]} {signed(classes[names[end]], 1)})" if names else ""
-        for names, end in ((better, 0), (worse, -1))
-    )
+    better = [f"{name} {signed(value, 1)}" for name, value in classes.items() if value > 0]
+    worse = [f"{name} {signed(value, 1)}" for name, value in classes.items() if value < 0]
+    most, least = (f" ({names[0]})" if names else "" for names in (better, worse[::-1]))
     parts.append(
         f"is better in {len(better)}{most} and worse in {len(worse)}{least} "
         f"of {len(classes)} classes"
@@ -227,30 +216,59 @@ def _sentence(results: Mapping, timings: Mapping, arm: str) -> str:
     return f"**`{arm}`** {'; '.join(parts)}."
 
 
-def _listed(items: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(items[:-1]), items[-1])))
+def _differences(pairs: Mapping[str, Mapping], baseline: str) -> list[str]:
+    if not pairs:
+        return []
+    note = "Points and 95 % interval, paired over images; one with 0 outside is a gain or loss."
+    if len(pairs) > _MOST_PAIRS:
+        note += f" Pairs with `{baseline}`; all {len(pairs)} are in results.json."
+        pairs = {k: v for k, v in pairs.items() if baseline in k.split(" - ")}
+    rows = []
+    for pair, found in pairs.items():
+        cells = [_code(pair)]
+        for metric in METRICS:
+            value, low, high = (found[metric][key] for key in ("difference", "low", "high"))
+            cells.append(f"{signed(value)} [{signed(low)}, {signed(high)}] {verdict(low, high)}")
+        rows.append(cells)
+    return ["## Differences of pairs", note, table(("pair", *METRICS.values()), rows)]
 
 
-def _size_table(arms: Mapping[str, Mapping]) -> str:
+def _sizes(arms: Mapping[str, Mapping]) -> list[str]:
     measured = {name: arm["sizes"] for name, arm in arms.items() if arm["sizes"]}
+    if not measured:
+        return ["Not measured: the data set has no object labels."]
     bins = next(iter(measured.values()))
     header = [f"{name} ({found['objects']} objects)" for name, found in bins.items()]
+    keys = ("mIoU", "recall", "found")
     rows = [
-        (
-            f"`{arm}`",
-            *(
-                " / ".join(number(sizes[b][k], 1) for k in ("mIoU", "recall", "found"))
-                for b in bins
-            ),
-        )
+        (_code(arm), *(" / ".join(number(sizes[size][key], 1) for key in keys) for size in bins))
         for arm, sizes in measured.items()
     ]
-    return table(("arm", *header), rows)
+    note = "object mIoU / recall / found, in percent; – is a size without objects."
+    return [note, table(("arm", *header), rows)]
 
 
-def _class_row(label: str, arms: Mapping[str, Mapping]) -> list[str]:
-    values = {name: number(arm["per_class"][label], 1) for name, arm in arms.items()}
-    return [cell(label), *_bold_best(values)]
+def _prompts(arms: Mapping[str, Mapping]) -> list[str]:
+    prompted = {name: arm["prompts"] for name, arm in arms.items() if arm.get("prompts")}
+    if not prompted:
+        return []
+    rows = [
+        (_code(name), *(number(values[key], digits) for key, (_, digits) in _PROMPTS.items()))
+        for name, values in prompted.items()
+    ]
+    headings = [heading for heading, _ in _PROMPTS.values()]
+    return ["## Prompts and SAM 2's masks", table(("arm", *headings), rows)]
+
+
+def _classes(results: Mapping) -> list[list[str]]:
+    """IoU of every class and arm; a label that the protocol leaves out (background) has no row."""
+    arms = {name: arm["per_class"] for name, arm in results["arms"].items()}
+    averaged = arms[results["settings"]["baseline"]]
+    return [
+        [cell(label), *bold_best({name: number(found[label], 1) for name, found in arms.items()})]
+        for label in results["labels"]
+        if label in averaged
+    ]
 
 
 def _lost(results: Mapping, arm: str) -> str:

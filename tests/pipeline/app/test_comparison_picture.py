@@ -11,17 +11,16 @@ from pipeline.app.comparison_picture import (
     CAPTION,
     DIMMED,
     KINDS,
+    TITLE,
     draw_comparison,
     kinds_of_difference,
     save_comparison,
 )
-from pipeline.drawing.palette import class_colors
-from pipeline.drawing.picture import GAP, MARGIN
+from pipeline.drawing.layout import GAP, MARGIN
+from pipeline.drawing.palette import UNNAMED, class_colors
 from pipeline.result import Segmentation
 
 from ..drawing.test_picture import GREY, scene
-
-TITLE = 68
 
 
 def comparison_of(without: Segmentation, with_loftup: Segmentation) -> Comparison:
@@ -73,11 +72,11 @@ def test_panels_by_hand():
             MARGIN + column * (panel_width + GAP) + int(x * panel_width),
         ]
 
-    dog, cat, dark = class_colors()[0], class_colors()[1], (52, 54, 58)
+    dog, cat = class_colors(2)
     np.testing.assert_array_equal(at(0, 0, 0.5, 0.5), [GREY] * 3)  # the image
     np.testing.assert_array_equal(at(0, 1, 0.8, 0.3), dog)  # dense maps
-    np.testing.assert_array_equal(at(0, 1, 0.8, 0.6), dark)
-    np.testing.assert_array_equal(at(0, 2, 0.8, 0.3), dark)
+    np.testing.assert_array_equal(at(0, 1, 0.8, 0.6), UNNAMED)
+    np.testing.assert_array_equal(at(0, 2, 0.8, 0.3), UNNAMED)
     np.testing.assert_array_equal(at(0, 2, 0.8, 0.6), cat)
     np.testing.assert_array_equal(at(1, 0, 0.8, 0.3), KINDS[0][1])  # differences
     np.testing.assert_array_equal(at(1, 0, 0.8, 0.6), KINDS[1][1])
@@ -130,22 +129,15 @@ def test_nothing_found_and_everything_named():
     assert not share(picture[:-150], KINDS[0][1]) and not share(picture, class_colors()[0])
     full = np.ones((30, 40), np.uint8)
     named = dataclasses.replace(empty, label_map=full, dense_map=full)
-    dark = (52, 54, 58)
-    assert share(picture[-150:], dark) > 150
-    assert not share(draw_comparison(image, comparison_of(named, named)), dark)
+    assert share(picture[-150:], UNNAMED) > 150
+    assert not share(draw_comparison(image, comparison_of(named, named)), UNNAMED)
 
 
 @pytest.mark.parametrize(
     "names",
-    [
-        ("x" * 300, "a class with a very long name " * 9),
-        ("кошка", "猫"),
-        ("two\nlines", "tab\tand\x00"),
-        ("b\udce9", "%s {} \\n $x$"),
-        tuple(f"class number {i}" for i in range(254)),
-    ],
+    [("x" * 300, "b\udce9\n"), ("кошка", "猫"), tuple(f"class number {i}" for i in range(254))],
 )
-def test_any_name(names):
+def test_any_name(names):  # the other ones: as in the picture of one result
     picture = draw_comparison(*two_answers(names=names))
     assert picture.shape[1] < 2350 and picture.shape[0] < 1900
 
@@ -164,24 +156,17 @@ def test_large_image_is_drawn_small():
     assert max(draw_comparison(image, comparison).shape) < 2350
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp"])
-def test_saved_picture(tmp_path, name):
+def test_saved_picture(tmp_path):
     image, comparison = two_answers()
-    save_comparison(tmp_path / "new" / name, image, comparison)
-    drawn = draw_comparison(image, comparison)
-    with Image.open(tmp_path / "new" / name) as saved:
-        assert saved.size == drawn.shape[1::-1]
-        error = np.abs(np.asarray(saved.convert("RGB")).astype(int) - drawn)
-    assert error.mean() < (3 if name != "a.png" else 1e-9)
+    save_comparison(tmp_path / "new" / "a.png", image, comparison)
+    with Image.open(tmp_path / "new" / "a.png") as saved:
+        np.testing.assert_array_equal(np.asarray(saved), draw_comparison(image, comparison))
 
 
-def test_unknown_ending_is_refused(tmp_path):
+def test_what_is_refused(tmp_path):
+    image, comparison = two_answers()
     with pytest.raises(ValueError, match=r"must end in \.png, \.jpg"):
-        save_comparison(tmp_path / "a.pdf", *two_answers())
+        save_comparison(tmp_path / "a.pdf", image, comparison)
     assert not list(tmp_path.iterdir())
-
-
-def test_image_of_another_size_is_refused():
-    image, comparison = two_answers()
     with pytest.raises(ValueError, match=r"shape \(120, 200, 3\), got uint8 \(200, 120, 3\)"):
         draw_comparison(image.transpose(1, 0, 2), comparison)

@@ -2,20 +2,17 @@
 
 import numpy as np
 
-from pipeline.drawing.palette import class_colors, voc_palette
+from pipeline.drawing.palette import UNNAMED, class_colors, label_colors, voc_palette
 
 
 def test_voc_palette():
     palette = voc_palette()
     assert palette.shape == (256, 3) and palette.dtype == np.uint8
-    for index, color in (
-        (0, (0, 0, 0)),
-        (1, (128, 0, 0)),
-        (2, (0, 128, 0)),
-        (15, (192, 128, 128)),
-        (20, (0, 64, 128)),
-        (255, (224, 224, 192)),
-    ):
+    published = {
+        0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 15: (192, 128, 128), 20: (0, 64, 128),
+        255: (224, 224, 192),
+    }  # fmt: skip
+    for index, color in published.items():
         assert tuple(palette[index]) == color
     assert len(np.unique(palette, axis=0)) == 256
 
@@ -29,6 +26,11 @@ def test_class_colors_are_apart():
     assert (colors.max(axis=1) - colors.min(axis=1) > 30).all()  # grey is for "nothing named"
 
 
-def test_class_colors_are_shared_and_cannot_be_spoilt():
-    assert class_colors() is class_colors()
-    assert not class_colors().flags.writeable
+def test_any_number_of_classes():
+    many = class_colors(1203)
+    assert len(np.unique(many, axis=0)) == 1203
+    for count in (1, 3, 254):
+        np.testing.assert_array_equal(class_colors(count), many[:count])
+    np.testing.assert_array_equal(label_colors(1203), [UNNAMED, *many])
+    assert class_colors(5000).shape == (5000, 3)
+    assert class_colors() is class_colors() and not many.flags.writeable  # shared, not spoilt

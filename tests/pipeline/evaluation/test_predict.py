@@ -140,10 +140,8 @@ def test_what_predictions_were_made_with(predicted):
     )
     assert bilinear["preset"] == "random" and bilinear["device"] == "cpu"
     assert bilinear["protocol"] == json.loads(json.dumps(dataclasses.asdict(RANDOM_PROTOCOL)))
-    assert bilinear["arm"]["dense"]["upsampler"] == "bilinear"
-    assert bilinear["arm"]["final"] is None
-    assert final["arm"]["dense"]["upsampler"] == "loftup"
-    assert final["arm"]["final"]["min_confidence"] == 0.4
+    assert bilinear["upsampler"] == "bilinear" and "min_confidence" not in bilinear
+    assert final["upsampler"] == "loftup" and final["min_confidence"] == 0.4
     # Only what the arm uses.
     assert bilinear["weights"].keys() == {"clip"}
     assert final["weights"].keys() == {"clip", "loftup", "sam2"}
