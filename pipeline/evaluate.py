@@ -84,7 +84,7 @@ def score(
         for name in arms:
             predicted, record = read_prediction(folder, name, image_id)
             try:
-                image_scores = score_image(scored, predicted, truth.objects)
+                image_scores = score_image(scored, predicted, truth.objects, len(LABELS))
             except ValueError as error:
                 png, _ = prediction_files(folder, name, image_id)
                 raise ValueError(f"{png}: {error}") from error

@@ -1,6 +1,6 @@
 """Oracles: what SAM 2 gives when it is told the truth instead of CLIP's answer.
 
-Labels are in VOC's coding (0 background, 255 ignored), points (x, y) pixels, sizes (H, W).
+Labels: 0 background, `ignore` (255 unless said) void, uint8 or uint16. Points are (x, y) pixels.
 Shapes: H×W pixels of the original image.
 """
 
@@ -14,22 +14,23 @@ from models.presets import AutomaticMasks
 from models.sam2_masks import Sam2Masks
 
 from ..config import PipelineConfig
-from ..datasets.voc import IGNORE, Truth
+from ..datasets.voc import Truth
 from ..masks import resolve_label_map
 from ..points import pole
 from ..regions import Region
 from ..sam2_prompting import masks_from_prompts
+from .metrics import IGNORE
 
 
-def true_regions(truth: Truth) -> list[tuple[int, Region]]:
+def true_regions(truth: Truth, ignore: int = IGNORE) -> list[tuple[int, Region]]:
     """Label and pixels of every object; without an object map, of every class in the image."""
     labels = truth.labels
     groups = labels if truth.objects is None else truth.objects
     found = []
     for number in np.unique(groups).tolist():
-        if number in (0, IGNORE):
+        if number in (0, ignore):
             continue
-        inside = (groups == number) & (labels != IGNORE) & (labels != 0)
+        inside = (groups == number) & (labels != ignore) & (labels != 0)
         if inside.any():
             label = int(np.bincount(labels[inside]).argmax())
             found.append((label, Region.from_mask(inside & (labels == label))))
@@ -37,7 +38,7 @@ def true_regions(truth: Truth) -> list[tuple[int, Region]]:
 
 
 def masks_from_true_points(
-    sam: Sam2Masks, truth: Truth, config: PipelineConfig
+    sam: Sam2Masks, truth: Truth, config: PipelineConfig, ignore: int = IGNORE
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """One click in the middle of every true object, with its true class.
 
@@ -48,13 +49,14 @@ def masks_from_true_points(
         sam: with the image set.
         truth: labels and objects.
         config: passed on to the decoding.
+        ignore: void.
 
     Returns:
-        (H, W) uint8 labels, and the masks as in `pipeline.evaluation.runner.Prediction`.
+        (H, W) labels, and the masks as in `pipeline.evaluation.runner.Prediction`.
     """
     size = truth.labels.shape
     prompts = []
-    for label, region in true_regions(truth):
+    for label, region in true_regions(truth, ignore):
         point = pole(region, np.ones(region.mask.shape, np.float32))
         prompts.append({"point": point, "label": label})
     found = list(masks_from_prompts(sam, prompts, size, config))
@@ -72,11 +74,15 @@ def masks_from_true_points(
         }
         for f, region in zip(found, regions, strict=True)
     ]
-    return labels.astype(np.uint8), masks
+    return labels, masks
 
 
 def masks_by_truth(
-    sam: Sam2Masks, image: np.ndarray, labels: np.ndarray, settings: AutomaticMasks
+    sam: Sam2Masks,
+    image: np.ndarray,
+    labels: np.ndarray,
+    settings: AutomaticMasks,
+    ignore: int = IGNORE,
 ) -> np.ndarray:
     """SAM 2's automatic masks, each given the label that most of its pixels truly have.
 
@@ -85,17 +91,18 @@ def masks_by_truth(
     Args:
         sam: any image may be set.
         image: (H, W, 3) uint8 RGB.
-        labels: (H, W) uint8 truth.
+        labels: (H, W) truth.
         settings: of the automatic masks.
+        ignore: void, which has no vote.
 
     Returns:
-        (H, W) uint8.
+        (H, W), of the truth's type.
     """
-    predicted = np.zeros(labels.shape, np.uint8)
+    predicted = np.zeros_like(labels)
     masks = [record["segmentation"] for record in sam.automatic(image, settings)]
     for mask in sorted(masks, key=np.count_nonzero, reverse=True):
         inside = labels[mask]
-        counts = np.bincount(inside[inside != IGNORE])
+        counts = np.bincount(inside[inside != ignore])
         if len(counts):
             predicted[mask] = counts.argmax()
     return predicted

@@ -23,8 +23,8 @@ def scored(*pairs, first=0, objects=None) -> ArmScores:
     scores = ArmScores(first)
     for number, (truth, predicted) in enumerate(pairs):
         record = {"seconds": {"clip": float(number)}}
-        scores.add(str(number), score_image(truth, predicted, objects), record,
-                   Truth(truth, objects))  # fmt: skip
+        found = score_image(truth, predicted, objects, len(LABELS))
+        scores.add(str(number), found, record, Truth(truth, objects))
     return scores
 
 
@@ -124,9 +124,9 @@ def prompted() -> ArmScores:
         mask(12, 0.9, "region", dog, (29, 19)),  # SAM 2 was not trusted
     ]
     record = {"seconds": {}, "prompts": 7, "masks": masks}
-    scores.add("a", score_image(truth, truth % 255, None), record, Truth(truth, None))
+    scores.add("a", score_image(truth, truth % 255, None, len(LABELS)), record, Truth(truth, None))
     record = {"seconds": {}, "prompts": 0, "masks": []}
-    scores.add("b", score_image(NOTHING, NOTHING, None), record, Truth(NOTHING, None))
+    scores.add("b", score_image(NOTHING, NOTHING, None, len(LABELS)), record, Truth(NOTHING, None))
     return scores
 
 
@@ -155,7 +155,7 @@ def test_objects_decide_the_true_iou():
         ],
     }  # fmt: skip
     scores = ArmScores(0)
-    scores.add("a", score_image(HALF, HALF, objects), record, Truth(HALF, objects))
+    scores.add("a", score_image(HALF, HALF, objects, len(LABELS)), record, Truth(HALF, objects))
     prompts = scores.summary()["prompts"]
     assert prompts["true_iou"] == 75 and prompts["predicted_iou"] == 80
     assert prompts["correlation"] is None  # SAM 2 trusts both alike
@@ -164,7 +164,7 @@ def test_objects_decide_the_true_iou():
 def test_no_prompts_at_all():
     scores = ArmScores(0)
     record = {"seconds": {}, "prompts": 0, "masks": []}
-    scores.add("a", score_image(HALF, NOTHING, None), record, Truth(HALF, None))
+    scores.add("a", score_image(HALF, NOTHING, None, len(LABELS)), record, Truth(HALF, None))
     numbers = scores.summary()["prompts"]
     assert numbers["per_image"] == numbers["points"] == numbers["masks"] == 0
     assert numbers["reduction"] == 100

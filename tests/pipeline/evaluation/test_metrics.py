@@ -95,7 +95,8 @@ def test_confusion_of_no_pixels_and_of_bools():
         ([0, 1], [-1, 1], 3, "prediction holds label -1"),
         ([0.0, 1.0], [0, 1], 3, "truth is of type float64"),
         ([0, 1], [0, 1, 2], 3, r"shape \(2,\), the prediction \(3,\)"),
-        ([0, 1], [0, 1], 256, "256 labels; expected 1 to 255"),
+        ([0, 1], [0, 1], 256, "255 is void and one of the 256 labels"),
+        ([0, 1], [0, 1], 65536, "65536 labels; expected 1 to 65535"),
         ([0, 1], [0, 1], 0, "0 labels"),
     ],
 )
