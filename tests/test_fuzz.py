@@ -33,8 +33,8 @@ from models import loftup_sclip_segmentor, sclip_segmentor
 from models.presets import Preset, get_preset
 from models.sclip_segmentor import SCLIPSegmentor
 from models.text import DEFAULT_TEMPLATES, TextEncoder
-from pipeline.app import comparison_picture as comparison_figure
-from pipeline.drawing import picture as visualize
+from pipeline.app import comparison_picture
+from pipeline.drawing import picture
 from pipeline.files.atomic import AtomicFile
 from pipeline.segmenter import Segmenter
 from tests.disk import contents, full_disk
@@ -292,8 +292,8 @@ def small(
     )
     sam = pipeline.segmenter.load_sam2(random_preset.sam)
     monkeypatch.setattr(pipeline.segmenter, "load_sam2", lambda preset, **options: sam)
-    monkeypatch.setattr(visualize, "MAIN", (45, 60))
-    monkeypatch.setattr(comparison_figure, "BUDGET", (200, 2000))
+    monkeypatch.setattr(picture, "MAIN", (45, 60))
+    monkeypatch.setattr(comparison_picture, "BUDGET", (200, 2000))
 
 
 def check(number: int) -> str:
@@ -311,8 +311,7 @@ def check(number: int) -> str:
         assert (starts["not segmented"] > 0) == (code == 1), said
         check_files(before)
     except BaseException as error:
-        error.add_note(str(case))
-        raise
+        raise AssertionError(str(case)) from error
     return f"exit {code}, {case.mishap or 'no mishap'}"
 
 
