@@ -29,6 +29,7 @@ from pipeline.app.options import (
     choose_preset,
     choose_upsampler,
     config_from_args,
+    given_weights,
     read_vocabulary,
     run_main,
 )
@@ -136,8 +137,7 @@ def _load(args: argparse.Namespace, config: PipelineConfig) -> Segmenter:
         choose_preset(args),
         device=args.device,
         config=config,
-        loftup=args.loftup_model,
-        anyup=args.anyup_model,
+        weights=given_weights(args, (args.upsampler,)),
         model_cfg=args.model_cfg,
         checkpoint=args.checkpoint,
     )

@@ -85,18 +85,18 @@ def _run(args: argparse.Namespace) -> int:
     for upsampler in upsamplers:
         config.changed(upsampler=upsampler)  # refuses unknown ones
 
-    from models.networks import Networks
     from pipeline.app.compare import compare
     from pipeline.segmenter import Segmenter
 
-    networks = Networks(
+    segmenter = Segmenter.from_preset(
         choose_preset(args),
-        args.device,
+        upsampler=upsamplers[0],
+        device=args.device,
+        config=config,
         weights=given_weights(args, args.upsamplers),
         model_cfg=args.model_cfg,
         checkpoint=args.checkpoint,
     )
-    segmenter = Segmenter(networks, config.changed(upsampler=upsamplers[0]))
     comparison = compare(
         segmenter, image, vocabulary, upsamplers=upsamplers, image_path=str(args.image)
     )

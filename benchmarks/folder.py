@@ -29,9 +29,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-# Run as a file, Python looks for packages beside it, not in the repository's root.
 ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
+if not __package__:  # run as a file: Python looks for packages beside it
     sys.path.insert(0, str(ROOT))
 
 from benchmarks.measuring import environment, resident_mib

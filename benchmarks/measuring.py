@@ -10,21 +10,22 @@ import os
 import platform
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-ROOT = Path(__file__).resolve().parents[1]
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Row = dict[str, Any]
 Measurements = Mapping[str, tuple[Callable[..., list[Row]], tuple]]  # function and arguments
 Columns = Mapping[str, tuple[str, ...]]
 
 REPEATS = 3
+TIMES = ("first_s", "median_s", "spread_s", "cpu_s", "times_faster", "times_less_cpu")
 
 
 def measure(work: Callable[[], object], repeats: int = REPEATS) -> Row:
@@ -48,6 +49,37 @@ def measure(work: Callable[[], object], repeats: int = REPEATS) -> Row:
     }
 
 
+def gains(plain: Row, row: Row) -> Row:
+    """How much less time one row of `measure` tells than another."""
+    return {
+        "times_faster": plain["median_s"] / row["median_s"],
+        "times_less_cpu": plain["cpu_s"] / row["cpu_s"],
+    }
+
+
+def errors(expected: Tensor, found: Tensor) -> Row:
+    """Largest difference, and smallest cosine of the vectors along dimension 1."""
+    from torch.nn import functional as F
+
+    cosines = F.cosine_similarity(found.double(), expected.double(), dim=1)
+    error = (found.float() - expected.float()).abs().max()
+    return {"max_error": float(error), "min_cosine": float(cosines.min())}
+
+
+def compare(name: str, ways: Mapping[str, Callable[[], Tensor]]) -> list[Row]:
+    """A row per way to compute the same: its times, and its result, beside those of the first."""
+    import torch
+
+    rows, plain = [], None
+    with torch.no_grad():
+        for way, work in ways.items():
+            row = {"section": "speed", "name": name, "way": way, **measure(work)}
+            output = work()
+            plain = output if plain is None else plain
+            rows.append(row | gains(rows[0] if rows else row, row) | errors(plain, output))
+    return rows
+
+
 def machine(precision: str) -> list[Row]:
     """The machine's own rate: a product of two square matrices."""
     import torch
@@ -58,6 +90,10 @@ def machine(precision: str) -> list[Row]:
     return [{"section": "machine", "precision": precision,
              "gflops_per_second": gflop / row["median_s"],
              "gflops_per_cpu_second": gflop / row["cpu_s"]}]  # fmt: skip
+
+
+MACHINE: Measurements = {f"machine/{p}": (machine, (p,)) for p in ("float32", "bfloat16")}
+MACHINE_COLUMNS = ("precision", "gflops_per_second", "gflops_per_cpu_second")
 
 
 def in_bfloat16(work: Callable) -> Callable:
@@ -83,6 +119,14 @@ def resident_mib(process: int | str = "self") -> float:
     return int(statm.read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
+def above_loaded(work: Callable[[], object]) -> Row:
+    """Memory of a call, MiB: run it in a fresh process, when all that it needs is loaded."""
+    loaded, start = resident_mib(), time.perf_counter()
+    work()
+    seconds = time.perf_counter() - start
+    return {"loaded_mib": loaded, "above_loaded_mib": peak_mib() - loaded, "seconds": seconds}
+
+
 def run_fresh(work: Callable[..., list[Row]], *args: Any, threads: int | None = None) -> list[Row]:
     """What `work` returns in a process of its own."""
     context = multiprocessing.get_context("spawn")  # a fork would start with this process's peak
@@ -101,24 +145,21 @@ def environment(threads: int | None) -> Row:
     """Hardware, versions and commit."""
     import importlib.metadata
 
-    git = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    from pipeline.evaluation.report.outputs import commit, processor
+
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    flags = next((line for line in lines if line.startswith("flags")), "").split()
+    flags = set(cpuinfo.read_text().split() if cpuinfo.exists() else ())
     return {
-        "processor": next((x.split(":")[1].strip() for x in lines if x.startswith("model name")),
-                          platform.machine()),
-        "instructions": [f for f in flags if f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16")],
+        "processor": processor(),
+        "instructions": [f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f in flags],
         "cores": os.cpu_count(),
         "threads": threads or int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
         "load": os.getloadavg()[0],
         "python": platform.python_version(),
         "torch": importlib.metadata.version("torch"),
-        "commit": git.stdout.strip() or "unknown",
+        "commit": commit() or "unknown",
         "date": time.strftime("%Y-%m-%d"),
-    }  # fmt: skip
+    }
 
 
 def write_report(

@@ -18,18 +18,19 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# Run as a file, Python looks for packages beside it, not in the repository's root.
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+if not __package__:  # run as a file: Python looks for packages beside it
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measuring import (
+    MACHINE,
+    MACHINE_COLUMNS,
+    TIMES,
     Measurements,
     Row,
-    machine,
+    above_loaded,
+    errors,
+    gains,
     measure,
-    peak_mib,
-    resident_mib,
     run_program,
 )
 
@@ -43,11 +44,10 @@ NEEDS = {"loftup": ("text", "clip"), "sam_prompts": ("sam_image",)}  # earlier p
 WAYS = ("plain", "float32", "bfloat16")
 REPEATS = {"plain": 1, "float32": 2, "bfloat16": 2}  # after the first call
 BATCHES = (1, 2, 4, 8, 40)
-_TIMES = ("first_s", "median_s", "spread_s", "cpu_s", "times_faster", "times_less_cpu")
 _COLUMNS = {
-    "machine": ("precision", "gflops_per_second", "gflops_per_cpu_second"),
-    "parts": ("name", "way", *_TIMES),
-    "total": ("name", "way", *_TIMES),
+    "machine": MACHINE_COLUMNS,
+    "parts": ("name", "way", *TIMES),
+    "total": ("name", "way", *TIMES),
     "agreement": ("name", "way", "max_error", "min_cosine", "equal_pixels"),
     "batches": ("name", "way", "median_s", "cpu_s"),
     "memory": ("name", "way", "loaded_mib", "above_loaded_mib", "seconds"),
@@ -145,7 +145,7 @@ def pipeline(parts: tuple[str, ...], preset: str | Preset = PRESET) -> list[Row]
              **measure(getattr(chain, f"run_{part}"), REPEATS[way])}
             for way, chain in made.items()
         ]  # fmt: skip
-        rows += [row | _gains(times[0], row) for row in times]
+        rows += [row | gains(times[0], row) for row in times]
     plain, *ours = made.items()
     rows += [
         {"section": "agreement", "name": part, "way": way, **agreement(part, plain[1], chain)}
@@ -156,17 +156,10 @@ def pipeline(parts: tuple[str, ...], preset: str | Preset = PRESET) -> list[Row]
         totals = []
         for way in made:
             mine = [row for row in rows if row["way"] == way and row["section"] == "parts"]
-            sums = {key: sum(row[key] for row in mine) for key in _TIMES[:4]}
+            sums = {key: sum(row[key] for row in mine) for key in TIMES[:4]}
             totals.append({"section": "total", "name": "all parts", "way": way, **sums})
-        rows += [row | _gains(totals[0], row) for row in totals]
+        rows += [row | gains(totals[0], row) for row in totals]
     return rows
-
-
-def _gains(plain: Row, row: Row) -> Row:
-    return {
-        "times_faster": plain["median_s"] / row["median_s"],
-        "times_less_cpu": plain["cpu_s"] / row["cpu_s"],
-    }
 
 
 def agreement(part: str, plain: PlainPipeline, ours: OurPipeline) -> Row:
@@ -174,20 +167,19 @@ def agreement(part: str, plain: PlainPipeline, ours: OurPipeline) -> Row:
 
     `equal_pixels`: share of the pixels with the same best word, or of the masks' pixels.
     """
-    from torch.nn import functional as F
-
     if part == "sam_prompts":
         return {
             "max_error": float(abs(plain.iou - ours.iou).max()),
             "equal_pixels": float((plain.masks == ours.masks).mean()),
         }
     name = {"text": "text", "clip": "features", "loftup": "scores", "sam_image": "embedding"}[part]
-    expected, found = (getattr(chain, name).float() for chain in (plain, ours))
-    row = {"max_error": float((expected - found).abs().max())}
-    if part == "loftup":
+    expected, found = getattr(plain, name), getattr(ours, name)
+    row = errors(expected, found)
+    if part == "loftup":  # scores are no vectors
+        del row["min_cosine"]
         equal = expected.argmax(dim=0) == found.argmax(dim=0)
-        return row | {"equal_pixels": float(equal.float().mean())}
-    return row | {"min_cosine": float(F.cosine_similarity(expected, found, dim=1).min())}
+        row["equal_pixels"] = float(equal.float().mean())
+    return row
 
 
 def batches(preset: str | Preset = PRESET) -> list[Row]:
@@ -202,23 +194,17 @@ def batches(preset: str | Preset = PRESET) -> list[Row]:
 
 
 def memory(way: str, preset: str | Preset = PRESET) -> list[Row]:
-    """Peak of one chain above its loaded models, MiB, of this process: run it in a fresh one."""
-    import time
-
+    """Of one chain, above its loaded models: run it in a fresh process."""
     chain = chains(preset, (way,)).get(way)
     if chain is None:
         return []
-    loaded, start = resident_mib(), time.perf_counter()
-    for part in PARTS:
-        getattr(chain, f"run_{part}")()
-    return [{"section": "memory", "name": "all parts", "way": way, "loaded_mib": loaded,
-             "above_loaded_mib": peak_mib() - loaded,
-             "seconds": time.perf_counter() - start}]  # fmt: skip
+    row = above_loaded(lambda: [getattr(chain, f"run_{part}")() for part in PARTS])
+    return [{"section": "memory", "name": "all parts", "way": way, **row}]
 
 
 # By name: a function and its arguments.
 MEASUREMENTS: Measurements = {
-    **{f"machine/{p}": (machine, (p,)) for p in ("float32", "bfloat16")},
+    **MACHINE,
     "pipeline": (pipeline, (PARTS,)),
     "batches": (batches, ()),
     **{f"memory/{way}": (memory, (way,)) for way in WAYS},

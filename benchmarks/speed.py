@@ -4,10 +4,11 @@
     python benchmarks/speed.py --only "speed/*/224"       # some measurements, by name
     python benchmarks/speed.py --list                     # their names
 
-LoftUp's plain computation is `benchmarks/plain/loftup.py`; for the others see
-`benchmarks/upsamplers.py`. Both run in one process on the same random weights and inputs. Memory
-is measured in a fresh process each: peak minus what the loaded model held. A line of JSON per
-measurement; --output also gets results.json and report.md.
+The plain computations are in `benchmarks/plain`. All run in one process on the same random weights
+and inputs: LoftUp (named by its channels) and AnyUp upsample features, joint bilateral and guided
+filter the scores of 21 words, as the pipeline has them do. Memory is measured in a fresh process
+each: peak minus what the loaded model held; `scores` are those of 21 words by the weights of the
+features. A line of JSON per measurement; --output also gets results.json and report.md.
 """
 
 from __future__ import annotations
@@ -16,82 +17,118 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-# Run as a file, Python looks for packages beside it, not in the repository's root.
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+if not __package__:  # run as a file: Python looks for packages beside it
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import upsamplers
 from benchmarks.measuring import (
+    MACHINE,
+    MACHINE_COLUMNS,
+    TIMES,
+    Measurements,
     Row,
+    above_loaded,
+    compare,
     in_bfloat16,
     machine,
-    measure,
-    peak_mib,
-    resident_mib,
     run_program,
 )
 
-PATCH, WORDS = 16, 21
-DIMS = (512, 128)  # CLIP ViT-B/16's LoftUp, and the shipped tiny one's size
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PATCH, WORDS, CHANNELS = 16, 21, 512
+LOFTUPS = ("512", "128")  # channels: CLIP ViT-B/16's, and the shipped tiny one's
+OTHERS = ("jbu", "guided", "anyup")
 SIZES = (224, 448)
 _COLUMNS = {
-    "machine": ("precision", "gflops_per_second", "gflops_per_cpu_second"),
-    "speed": ("name", "way", "first_s", "median_s", "spread_s", "cpu_s", "times_faster",
-              "times_less_cpu", "max_error", "min_cosine"),
+    "machine": MACHINE_COLUMNS,
+    "speed": ("name", "way", *TIMES, "max_error", "min_cosine"),
     "parts": ("name", "way", "part", "gflop", "cpu_s", "share_of_machine"),
-    "memory": ("name", "loaded_mib", "above_loaded_mib"),
-}  # fmt: skip
+    "memory": ("name", "way", "loaded_mib", "above_loaded_mib"),
+}
 
 
-def speed(dim: int, size: int) -> list[Row]:
-    """Plain, float32 and bfloat16 on the same weights and inputs, and where the time goes."""
+def ways(name: str, size: int, grid: int) -> dict[str, Callable[[], Tensor]]:
+    """What computes the same in several ways, and `scores`, on one square image.
+
+    Args:
+        name: of `OTHERS`, or a number: LoftUp of so many channels.
+        size: pixels a side.
+        grid: patches a side.
+    """
     import torch
     from torch.nn import functional as F
 
-    from benchmarks.plain.loftup import plain_loftup
+    torch.manual_seed(0)
+    image = F.interpolate(torch.rand(1, 3, 32, 32), (size, size), mode="bilinear")
+    if name in ("jbu", "guided"):
+        from benchmarks.plain.filters import plain_guided_filter, plain_joint_bilateral
+        from models.upsamplers import load_upsampler
 
-    loftup, features, image = _inputs(dim, size, size // PATCH)
-    rows, outputs = [], {}
-    with torch.no_grad():
-        ways = {
+        plain = {"jbu": plain_joint_bilateral, "guided": plain_guided_filter}[name]
+        upsample, scores = load_upsampler(name).upsample_values, torch.randn(1, WORDS, grid, grid)
+        return {
+            "plain": lambda: plain(scores, image),
+            "float32": lambda: upsample(scores, scores, image, (size, size)),
+        }
+    if name == "anyup":
+        from benchmarks.plain.anyup import plain_anyup
+        from models.anyup.network import AnyUp
+        from models.upsamplers.trained import AnyUpUpsampler
+
+        anyup = AnyUp().eval().requires_grad_(False)
+        values = AnyUpUpsampler(anyup).upsample_values
+        features, scores = torch.randn(1, CHANNELS, grid, grid), torch.randn(1, WORDS, grid, grid)
+        found = {
+            "plain": lambda: plain_anyup(anyup, image, features),
+            "float32": lambda: anyup(image, features),
+            "scores": lambda: values(scores, features, image, (size, size)),
+        }
+    else:
+        from benchmarks.plain.loftup import plain_loftup
+        from models.loftup.network import LoftUp
+
+        loftup = LoftUp(int(name)).eval().requires_grad_(False)
+        features = torch.randn(1, int(name), grid, grid)
+        text = F.normalize(torch.randn(WORDS, int(name)), dim=1)
+        found = {
             "plain": lambda: plain_loftup(loftup, features, image),
             "float32": lambda: loftup(features, image),
-            "bfloat16": in_bfloat16(lambda: loftup(features, image)),
+            "scores": lambda: loftup.upsample_scores(features, image, text),
         }
-        for way, work in ways.items():
-            rows.append({"section": "speed", "name": f"{dim}/{size}", "way": way, **measure(work)})
-            outputs[way] = work().float()
-        for row in rows:
-            output = outputs[row["way"]]
-            row["times_faster"] = rows[0]["median_s"] / row["median_s"]
-            row["times_less_cpu"] = rows[0]["cpu_s"] / row["cpu_s"]
-            row["max_error"] = float((output - outputs["plain"]).abs().max())
-            cosines = F.cosine_similarity(output.double(), outputs["plain"].double(), dim=1)
-            row["min_cosine"] = float(cosines.min())
-        outputs.clear()
-        rates = {p: machine(p)[0]["gflops_per_cpu_second"] for p in ("float32", "bfloat16")}
-        for way, rate in rates.items():
-            for part, (gflop, cpu) in _parts(loftup, features, image, ways[way]).items():
-                row = {"section": "parts", "name": f"{dim}/{size}", "way": way, "part": part}
-                rows.append(row | {"gflop": gflop, "cpu_s": cpu,
-                                   "share_of_machine": gflop / cpu / rate})  # fmt: skip
+    rough = {"bfloat16": "float32", "scores-bfloat16": "scores"}
+    return found | {way: in_bfloat16(found[exact]) for way, exact in rough.items()}
+
+
+def speed(name: str, size: int) -> list[Row]:
+    """Plain, float32 and bfloat16 on the same inputs; of LoftUp, where the time goes as well."""
+    works = {k: w for k, w in ways(name, size, size // PATCH).items() if "scores" not in k}
+    rows = compare(f"{name}/{size}", works)
+    if name in OTHERS:
+        return rows
+    for precision in ("float32", "bfloat16"):
+        rate = machine(precision)[0]["gflops_per_cpu_second"]
+        for part, (gflop, cpu) in _parts(int(name), size, works[precision]).items():
+            row = {"section": "parts", "name": f"{name}/{size}", "way": precision, "part": part}
+            share = gflop / cpu / rate
+            rows.append(row | {"gflop": gflop, "cpu_s": cpu, "share_of_machine": share})
     return rows
 
 
-def _parts(loftup: Any, features: Any, image: Any, work: Callable) -> Row:
-    """GFLOP by the plain definition, and processor seconds, of the two halves of one call.
+def _parts(dim: int, size: int, work: Callable) -> dict[str, tuple[float, float]]:
+    """GFLOP by the plain definition, and processor seconds, of the two halves of LoftUp's call.
 
     A half that needs fewer operations than its definition can exceed the machine's rate.
     """
     from unittest.mock import patch
 
+    import torch
+
     from models.loftup.inference import FoldedLoftUp
 
-    _, dim, *grid = features.shape
-    pixels, tokens, width = image.shape[2] * image.shape[3], grid[0] * grid[1], dim + 20
+    pixels, tokens, width = size**2, (size // PATCH) ** 2, dim + 20
     convolutions = 2 * 9 * width * (203 + width)
     layer = 2 * (2 * width * width + 2 * tokens * width + 2 * width * dim)
     flops = {"_queries": convolutions, "_values": 2 * layer + 2 * width * dim}
@@ -101,7 +138,7 @@ def _parts(loftup: Any, features: Any, image: Any, work: Callable) -> Row:
     def timed(name: str) -> Callable:
         method = getattr(FoldedLoftUp, name)
 
-        def call(*args: Any) -> Any:
+        def call(*args: object) -> object:
             start = time.process_time()
             result = method(*args)
             seconds[name] += time.process_time() - start
@@ -109,73 +146,40 @@ def _parts(loftup: Any, features: Any, image: Any, work: Callable) -> Row:
 
         return call
 
-    with patch.multiple(FoldedLoftUp, **{name: timed(name) for name in flops}):
+    with torch.no_grad(), patch.multiple(FoldedLoftUp, **{name: timed(name) for name in flops}):
         work()
     return {names[n]: (flops[n] * pixels / 1e9, seconds[n]) for n in flops}
 
 
-def memory(what: str, dim: int, size: int, grid: int, precision: str = "float32") -> list[Row]:
-    """Peak above the loaded model, MiB, of this process: run it in a fresh one.
-
-    `what`: "plain" or "features" (C at every pixel of the square image), "plain scores" or
-    "scores" of 21 words. `grid`: side of the feature map.
-    """
+def memory(name: str, way: str, size: int, grid: int | None = None) -> list[Row]:
+    """Of one way, above the loaded model: run it in a fresh process."""
     import torch
-    from torch.nn import functional as F
 
-    from benchmarks.plain.loftup import plain_loftup, plain_scores
-
-    ways = {
-        "plain": lambda model, text, *inputs: plain_loftup(model, *inputs),
-        "plain scores": lambda model, text, *inputs: plain_scores(model, *inputs, text),
-        "features": lambda model, text, *inputs: model(*inputs),
-        "scores": lambda model, text, *inputs: model.upsample_scores(*inputs, text),
-    }
-    work = ways[what] if precision == "float32" else in_bfloat16(ways[what])
+    grid = grid or size // PATCH
+    name_of_row = f"{name}, {grid}×{grid} -> {size}×{size}"
     with torch.no_grad():
-        small, *inputs = _inputs(12, 32, 2)
-        work(small, torch.ones(WORDS, 12), *inputs)  # the libraries come into memory
-        model, *inputs = _inputs(dim, size, grid)
-        text = F.normalize(torch.randn(WORDS, dim), dim=1)
-        loaded = resident_mib()
-        work(model, text, *inputs)
-    name = f"{what}, {dim} channels, {grid}×{grid} -> {size}×{size}, {precision}"
-    return [{"section": "memory", "name": name, "loaded_mib": loaded,
-             "above_loaded_mib": peak_mib() - loaded}]  # fmt: skip
+        ways(name, 32, 2)[way]()  # the libraries come into memory
+        row = above_loaded(ways(name, size, grid)[way])
+    return [{"section": "memory", "name": name_of_row, "way": way, **row}]
 
 
-def _inputs(dim: int, size: int, grid: int) -> tuple[Any, Any, Any]:
-    """A LoftUp with random weights, features of a square grid and a smooth square image."""
-    import torch
-    from torch.nn import functional as F
-
-    from models.loftup.network import LoftUp
-
-    torch.manual_seed(0)
-    loftup = LoftUp(dim).eval().requires_grad_(False)
-    image = F.interpolate(torch.rand(1, 3, 32, 32), (size, size), mode="bilinear")
-    return loftup, torch.randn(1, dim, grid, grid), image
-
-
-# By name: a function and its arguments.
-_MEASUREMENTS: dict[str, tuple[Callable[..., list[Row]], tuple]] = {
-    **{f"machine/{p}": (machine, (p,)) for p in ("float32", "bfloat16")},
-    **{f"speed/{dim}/{size}": (speed, (dim, size)) for dim in DIMS for size in SIZES},
-    **{
-        f"memory/{what.replace(' ', '-')}/512/{size}": (memory, (what, 512, size, size // PATCH))
-        for what in ("plain", "features", "scores")
-        for size in SIZES
-    },
-    **{
-        f"memory/scores/{dim}/{size}/{precision}": (memory, ("scores", dim, size, 32, precision))
-        for dim in DIMS
-        for size in (1024, 2048)
-        for precision in ("float32", "bfloat16")
-    },
-    **upsamplers.MEASUREMENTS,
+# The plain AnyUp holds 0.15 GiB of attention at 224×224, 2.5 GiB at 448×448.
+_MEMORY = [
+    *(("512", way, size) for way in ("plain", "float32", "scores") for size in SIZES),
+    *((name, way, size, 32) for name in LOFTUPS for size in (1024, 2048)
+      for way in ("scores", "scores-bfloat16")),
+    *((name, "plain", 224) for name in OTHERS),
+    *((name, way, size) for name, way in zip(OTHERS, ("float32", "float32", "scores"), strict=True)
+      for size in (224, 1024, 2048)),
+]  # fmt: skip
+# By name: a function and its arguments. Memory last: it takes long, and does not mind what else the
+# machine does.
+MEASUREMENTS: Measurements = {
+    **MACHINE,
+    **{f"speed/{name}/{size}": (speed, (name, size)) for name in LOFTUPS for size in SIZES},
+    **{f"speed/{name}/224": (speed, (name, 224)) for name in OTHERS},
+    **{"/".join(map(str, ("memory", *case[:3]))): (memory, case) for case in _MEMORY},
 }
-# Memory last: it takes long, and does not mind what else the machine does.
-MEASUREMENTS = dict(sorted(_MEASUREMENTS.items(), key=lambda item: item[0].startswith("memory")))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -17,9 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# Run as a file, Python looks for packages beside it, not in the repository's root.
 ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
+if not __package__:  # run as a file: Python looks for packages beside it
     sys.path.insert(0, str(ROOT))
 
 from models.protocols import PROTOCOLS, Protocol

@@ -79,6 +79,7 @@ class Segmenter:
         config: PipelineConfig | None = None,
         loftup: str | os.PathLike | None = None,
         anyup: str | os.PathLike | None = None,
+        weights: Mapping[str, str | os.PathLike | None] | None = None,
         model_cfg: str | None = None,
         checkpoint: str | os.PathLike | None = None,
     ) -> Segmenter:
@@ -91,8 +92,7 @@ class Segmenter:
             device: cuda, mps or cpu; None takes the best there is.
             config: settings; None takes the defaults.
             loftup: LoftUp's name or checkpoint file instead of the preset's.
-            anyup: AnyUp's name, checkpoint file or address instead of the default.
-            model_cfg, checkpoint: SAM 2's configuration and weights instead of the preset's.
+            anyup, checkpoint: SAM 2's configuration and weights instead of the preset's.
 
         Raises:
             ValueError: an unknown name, listing the valid ones.
@@ -103,7 +103,7 @@ class Segmenter:
         networks = Networks(
             name,
             device,
-            weights={"loftup": loftup, "anyup": anyup},
+            weights={"loftup": loftup, "anyup": anyup} | dict(weights or {}),
             model_cfg=model_cfg,
             checkpoint=checkpoint,
         )

@@ -15,10 +15,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# Run as a file, Python looks for packages beside it, not in the repository's root.
-ROOT = str(Path(__file__).resolve().parents[1])
-if ROOT not in sys.path:
-    sys.path.insert(0, ROOT)
+if not __package__:  # run as a file: Python looks for packages beside it
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 if TYPE_CHECKING:
     from models.presets import Preset, Source

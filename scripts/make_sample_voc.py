@@ -11,10 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
-# Run as a file, Python looks for packages beside it, not in the repository's root.
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+if not __package__:  # run as a file: Python looks for packages beside it
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline.app.options import Parser, run_main
 from pipeline.datasets.rendered_voc import render_voc

@@ -16,9 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-# Run as a file, Python looks for packages beside it, not in the repository's root.
 ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
+if not __package__:  # run as a file: Python looks for packages beside it
     sys.path.insert(0, str(ROOT))
 
 SHEET_WIDTH = 2720

@@ -32,10 +32,8 @@ import logging
 import sys
 from pathlib import Path
 
-# Run as a file, Python looks for packages beside it, not in the repository's root.
-ROOT = str(Path(__file__).resolve().parents[1])
-if ROOT not in sys.path:
-    sys.path.insert(0, ROOT)
+if not __package__:  # run as a file: Python looks for packages beside it
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline.app.options import Parser, run_main
 from pipeline.training.loftup.config import RECIPES, LoftUpConfig, get_recipe

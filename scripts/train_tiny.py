@@ -16,10 +16,8 @@ import logging
 import sys
 from pathlib import Path
 
-# Run as a file, Python looks for packages beside it, not in the repository's root.
-ROOT = str(Path(__file__).resolve().parents[1])
-if ROOT not in sys.path:
-    sys.path.insert(0, ROOT)
+if not __package__:  # run as a file: Python looks for packages beside it
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 logger = logging.getLogger("scripts.train_tiny")
 

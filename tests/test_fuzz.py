@@ -32,8 +32,8 @@ from models import networks, weights
 from models.presets import Preset, get_preset
 from models.sclip_segmentor import SCLIPSegmentor
 from models.text import DEFAULT_TEMPLATES, TextEncoder
-from pipeline.app import comparison_picture as comparison_figure
-from pipeline.drawing import picture as visualize
+from pipeline.app import comparison_picture
+from pipeline.drawing import picture
 from pipeline.files.atomic import AtomicFile
 from pipeline.segmenter import Segmenter
 from tests.disk import contents, full_disk
@@ -289,8 +289,8 @@ def small(
     monkeypatch.setattr(weights, "load_loftup", functools.cache(weights.load_loftup))
     sam = networks.load_sam2(random_preset.sam)
     monkeypatch.setattr(networks, "load_sam2", lambda preset, **options: sam)
-    monkeypatch.setattr(visualize, "MAIN", (45, 60))
-    monkeypatch.setattr(comparison_figure, "BUDGET", (200, 2000))
+    monkeypatch.setattr(picture, "MAIN", (45, 60))
+    monkeypatch.setattr(comparison_picture, "BUDGET", (200, 2000))
 
 
 def check(number: int) -> str:
@@ -308,8 +308,7 @@ def check(number: int) -> str:
         assert (starts["not segmented"] > 0) == (code == 1), said
         check_files(before)
     except BaseException as error:
-        error.add_note(str(case))
-        raise
+        raise AssertionError(str(case)) from error
     return f"exit {code}, {case.mishap or 'no mishap'}"
 
 

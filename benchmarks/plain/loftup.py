@@ -9,7 +9,6 @@ Shapes: B batch, C feature channels, h w low-resolution grid, H W image pixels, 
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from models.loftup.network import LoftUp
 
@@ -34,12 +33,6 @@ def plain_loftup(loftup: LoftUp, features: Tensor, image: Tensor) -> Tensor:
         queries = feed_forward(queries) + queries
     queries = net.ca_transformer.norm(queries)
     return net.final_conv(queries.transpose(1, 2).unflatten(2, image.shape[2:]))
-
-
-def plain_scores(loftup: LoftUp, features: Tensor, image: Tensor, text: Tensor) -> Tensor:
-    """Cosines (B, K, H, W) with unit text vectors (K, C), of features held at every pixel."""
-    upsampled = F.normalize(plain_loftup(loftup, features, image), dim=1)
-    return torch.einsum("bchw,kc->bkhw", upsampled, text)
 
 
 def _grid(x: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ class ArmScores:
                     self.points += 1
                     self.hits += bool(truth.labels[y, x] == mask["label"])
             found = decode_rle(mask["segmentation"], truth.labels.shape)
-            true_iou = mask_true_iou(found, mask["label"], truth.labels, truth.objects)
+            true_iou = mask_true_iou(found, mask["label"], truth.labels, truth.objects, self.ignore)
             self.masks.append((mask["score"], true_iou, mask["source"] == "sam2"))
 
     def stacked(self, metric: str) -> np.ndarray:

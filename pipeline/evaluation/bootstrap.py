@@ -13,7 +13,6 @@ import numpy as np
 from .metrics import iou_percent
 
 _CHUNK = 64  # resamples drawn at a time, so that memory does not grow with their number
-_PERCENTILES = (2.5, 97.5)
 
 
 class Interval(NamedTuple):
@@ -41,10 +40,11 @@ def paired_bootstrap(
 ) -> Bootstrap:
     """95 % percentile intervals of the data-set mIoU of arms and of their differences.
 
-    `counts` are (N, 2, C) intersections and unions per image and arm, images in one order. Images
-    are drawn with replacement, the same ones for all arms: what makes an image hard for all of
-    them cancels in differences. The draws depend on N and the seed alone. ValueError when arms
-    have different shapes.
+    `counts` are (N, 2, C) intersections and unions per image and arm, images in one order. N images
+    are drawn with replacement, which is: how often each comes is one draw of the multinomial
+    distribution with N equal probabilities. All arms get the same ones, so that what makes an image
+    hard for all of them cancels in differences. The draws depend on N and the seed alone.
+    ValueError when arms have different shapes.
     """
     if resamples < 1:
         raise ValueError(f"{resamples} resamples asked for; expected at least 1.")
@@ -63,13 +63,10 @@ def paired_bootstrap(
     flat = {arm: np.asarray(c, np.float64).reshape(images, -1) for arm, c in counts.items()}
     for start in range(0, resamples, _CHUNK):
         size = min(_CHUNK, resamples - start)
-        picks = rng.integers(images, size=(size, images))
-        picks += np.arange(size)[:, None] * images
-        times = np.bincount(picks.ravel(), minlength=size * images).reshape(size, images)
+        times = rng.multinomial(images, np.full(images, 1 / images), size).astype(np.float64)
         for arm, values in flat.items():
             # Sums of whole numbers: exact in float64, whatever the order.
-            sums = (times.astype(np.float64) @ values).reshape(size, *shapes[arm][1:])
-            drawn[arm].append(_mean_iou(sums))
+            drawn[arm].append(_mean_iou((times @ values).reshape(size, 2, -1)))
     samples = {arm: np.concatenate(parts) for arm, parts in drawn.items()}  # (R,) each
     whole = {arm: float(_mean_iou(np.sum(c, axis=0))) for arm, c in counts.items()}
 
@@ -89,16 +86,12 @@ def paired_bootstrap(
 def _mean_iou(sums: np.ndarray) -> np.ndarray:
     """(…,) mIoU in percent of (…, 2, C) sums over the labels that occur; NaN where none does."""
     iou = iou_percent(sums)
-    occurs = ~np.isnan(iou)
-    number = occurs.sum(-1)
-    total = np.where(occurs, iou, 0.0).sum(-1)
-    return np.divide(total, number, out=np.full(np.shape(number), np.nan), where=number > 0)
+    number = np.count_nonzero(~np.isnan(iou), axis=-1)
+    return np.nansum(iou, axis=-1) / np.where(number, number, np.nan)
 
 
 def _interval(value: float, samples: np.ndarray) -> Interval:
     # A resample of void images only has no mIoU, and none for any arm.
     samples = samples[~np.isnan(samples)]
-    if not len(samples):
-        return Interval(value, np.nan, np.nan)
-    low, high = np.percentile(samples, _PERCENTILES)
+    low, high = np.percentile(samples, (2.5, 97.5)) if len(samples) else (np.nan, np.nan)
     return Interval(value, float(low), float(high))

@@ -1,7 +1,9 @@
 """How well label maps agree with the truth.
 
-Shapes: C labels 0…C-1, H×W pixels. In a truth, 255 (IGNORE) is void: nobody knows, or it does not
-count. Sums over images come first, ratios last, as mmsegmentation and VOC's own code do it.
+Shapes: C labels 0…C-1, H×W pixels. One more label, `ignore` (255 unless said), is void in a truth:
+nobody knows, or it does not count. It is no class: a number from C on, a negative one, or 0 where
+the classes begin at 1. Sums over images come first, ratios last, as mmsegmentation and VOC's own
+code do it.
 """
 
 from __future__ import annotations
@@ -15,26 +17,36 @@ IGNORE = 255
 _EXACT = 1 << 24  # OpenCV hands counts over as float32, exact up to here
 
 
-def confusion(truth: np.ndarray, predicted: np.ndarray, count: int) -> np.ndarray:
+def confusion(
+    truth: np.ndarray, predicted: np.ndarray, count: int, ignore: int = IGNORE
+) -> np.ndarray:
     """(C, C) int64: pixels by their true (row) and predicted (column) label, void ones left out.
 
     Arrays of any equal shape. ValueError for labels that are neither 0…count-1 nor true void.
     """
-    truth, predicted = checked_labels(truth, predicted, count)
-    return histogram((truth, predicted), count)  # which leaves void out
+    return histogram(checked_labels(truth, predicted, count, ignore), count)
 
 
 def checked_labels(
-    truth: np.ndarray, predicted: np.ndarray, count: int
+    truth: np.ndarray, predicted: np.ndarray, count: int, ignore: int = IGNORE
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both as uint8; ValueError unless shapes agree and all labels are below `count` (or void)."""
-    if not 1 <= count <= IGNORE:
-        raise ValueError(f"There are {count} labels; expected 1 to {IGNORE}, as {IGNORE} is void.")
+    """Both as uint8 or uint16, in which true void has become the label `count`.
+
+    ValueError unless shapes agree and all labels are 0…count-1 (or true void).
+    """
+    largest = np.iinfo(np.uint16).max
+    if not 1 <= count <= largest:
+        raise ValueError(f"There are {count} labels; expected 1 to {largest}.")
+    if 0 < ignore < count:
+        raise ValueError(
+            f"{ignore} is void and one of the {count} labels; give void another number (ignore)."
+        )
     if truth.shape != predicted.shape:
         raise ValueError(
             f"The truth has shape {truth.shape}, the prediction {predicted.shape}; "
             "save predictions in the size of the original image."
         )
+    void = truth == ignore
     for name, labels in (("truth", truth), ("prediction", predicted)):
         if labels.dtype.kind not in "bui":
             raise ValueError(f"The {name} is of type {labels.dtype}; expected integer labels.")
@@ -42,19 +54,20 @@ def checked_labels(
         if labels.dtype.kind == "i":
             wrong |= labels < 0
         if name == "truth":
-            wrong &= labels != IGNORE
+            wrong &= ~void
         if wrong.any():
-            void = f" or {IGNORE} (void)" if name == "truth" else ""
+            also = f" or {ignore} (void)" if name == "truth" else ""
             raise ValueError(
-                f"The {name} holds label {labels[wrong].flat[0]}; expected 0…{count - 1}{void}."
+                f"The {name} holds label {labels[wrong].flat[0]}; expected 0…{count - 1}{also}."
             )
-    return truth.astype(np.uint8, copy=False), predicted.astype(np.uint8, copy=False)
+    kind = np.min_scalar_type(count)
+    return _put(truth.astype(kind, copy=False), void, count), predicted.astype(kind, copy=False)
 
 
 def histogram(
     maps: tuple[np.ndarray, ...], bins: int, mask: np.ndarray | None = None
 ) -> np.ndarray:
-    """How often each tuple of values 0…bins-1 occurs in equally shaped uint8 arrays, int64.
+    """How often each tuple of values 0…bins-1 occurs in equal shapes of uint8 or uint16, int64.
 
     One axis of `bins` per array. Tuples with a larger value are left out, and so are elements
     where the bool mask is false. Several times faster than `np.bincount`.
@@ -120,7 +133,9 @@ def edge_band(labels: np.ndarray, radius: int = 3) -> np.ndarray:
     return cv2.dilate(labels, kernel) != cv2.erode(labels, kernel)
 
 
-def boundary_counts(truth: np.ndarray, predicted: np.ndarray, count: int) -> np.ndarray:
+def boundary_counts(
+    truth: np.ndarray, predicted: np.ndarray, count: int, ignore: int = IGNORE
+) -> np.ndarray:
     """(2, C) int64: intersection and union of the labels' boundary regions, for Boundary IoU.
 
     Cheng et al., "Boundary IoU" (CVPR 2021): of a mask only the pixels within a distance of 2 % of
@@ -128,24 +143,21 @@ def boundary_counts(truth: np.ndarray, predicted: np.ndarray, count: int) -> np.
     and the image's border is contour. Void pixels leave both masks before their contours are
     taken, so that being right on all labelled pixels is 100 %.
     """
-    truth, predicted = checked_labels(truth, predicted, count)
-    predicted = _void_where(truth == IGNORE, predicted)
+    truth, predicted = checked_labels(truth, predicted, count, ignore)
+    predicted = _put(predicted, truth == count, count)
     distance = max(1, round(0.02 * math.hypot(*truth.shape)))
-    bands = tuple(_boundary(labels, distance, count) for labels in (truth, predicted))
-    return iou_counts(histogram(bands, count + 1))[:, :count]
+    first, second = (_boundary(labels, distance, count) for labels in (truth, predicted))
+    return iou_counts(histogram((first, second), count + 1))[:, :count]
 
 
 def _boundary(labels: np.ndarray, distance: int, other: int) -> np.ndarray:
-    """(H, W) uint8: the labels of pixels within `distance` of their region's contour, else `other`.
-
-    Void becomes `other` as well.
-    """
+    """(H, W): the labels of pixels within `distance` of their region's contour, else `other`."""
     band = edge_band(labels, distance)
     band[:distance] = band[-distance:] = True
     band[:, :distance] = band[:, -distance:] = True
-    return np.minimum(_void_where(~band, labels), np.uint8(other))
+    return _put(labels, ~band, other)
 
 
-def _void_where(mask: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """uint8 labels with 255 where a bool mask is true; several times faster than `np.where`."""
-    return labels | -mask.view(np.uint8)  # -1 is 255
+def _put(labels: np.ndarray, mask: np.ndarray, label: int) -> np.ndarray:
+    """The labels with another one where a bool mask is true; faster than `np.where`."""
+    return labels * ~mask + mask * labels.dtype.type(label)

@@ -1,7 +1,8 @@
 """How well single objects are segmented, small ones apart from large ones.
 
-Shapes: H×W pixels. Truth: labels, 0 background, 255 void. Object map as in VOC's
-SegmentationObject: 1…254 one object each, 0 background, 255 void. Areas count pixels.
+Shapes: H×W pixels; C labels, O the highest number of an object. Truth: labels, 0 background,
+`ignore` (255 unless said) void. Object map as in VOC's SegmentationObject: a number per object,
+0 background, `ignore` void. All maps are uint8 or uint16. Areas count pixels.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from .metrics import IGNORE, histogram
+from .metrics import IGNORE
 
 # Names and the areas they end before: COCO's small, medium and large, and the tiny ones apart.
 SIZE_BINS = {
@@ -40,28 +41,27 @@ class ObjectScore(NamedTuple):
 
 
 def score_objects(
-    truth: np.ndarray, predicted: np.ndarray, objects: np.ndarray
+    truth: np.ndarray, predicted: np.ndarray, objects: np.ndarray, ignore: int = IGNORE
 ) -> list[ObjectScore]:
-    """One score per object with a class, by object number; all maps (H, W) uint8.
+    """One score per object with a class, by object number; all maps (H, W).
 
     A prediction names classes, not objects. What stands for an object is every 8-connected
     component of its class's prediction that shares a pixel with it, less the void pixels and the
     others that truly are of that class: merging neighbours of one class costs nothing, spilling
     does.
     """
-    labels, areas = _objects(truth, objects)
-    hits = np.zeros(255, np.int64)
-    union = areas.copy()
+    labels, areas = _objects(truth, objects, ignore)
+    hits, union = np.zeros_like(areas), areas.copy()
     for label in np.unique(labels[labels > 0]):
-        mask = (predicted == label).view(np.uint8)
-        count, components = cv2.connectedComponents(mask, connectivity=8)
-        pixels = np.flatnonzero(mask.view(bool) & (truth != IGNORE))
+        mask = predicted == label
+        count, components = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
+        mask &= truth != ignore
         members = np.flatnonzero(labels == label)
         # Row 0: spilled pixels; one row per object; the last: of the class, but of no such object.
-        row_of = np.full(256, len(members) + 1, np.uint8)
+        row_of = np.full(int(objects.max()) + 1, len(members) + 1)
         row_of[members] = np.arange(1, len(members) + 1)
-        rows = cv2.LUT(objects, row_of) * (truth == label)
-        cells = rows.ravel()[pixels].astype(np.int64) * count + components.ravel()[pixels]
+        rows = row_of[objects[mask]] * (truth[mask] == label)
+        cells = rows * count + components[mask]
         shared = np.bincount(cells, minlength=(len(members) + 2) * count).reshape(-1, count)
         spilled, inside = shared[0], shared[1:-1]
         hits[members] = inside.sum(1)
@@ -71,15 +71,17 @@ def score_objects(
     return [ObjectScore(*row) for row in zip(*(c[found].tolist() for c in columns), strict=True)]
 
 
-def _objects(truth: np.ndarray, objects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Class and area of every object number, (255,) int64 each; 0 for none.
+def _objects(truth: np.ndarray, objects: np.ndarray, ignore: int) -> tuple[np.ndarray, np.ndarray]:
+    """Class and area of every object number, (O + 1,) int64 each; 0 for none.
 
     The class is the label most of its pixels have that is neither background nor void; its pixels
     of other labels, where the two maps disagree, are not the object's.
     """
-    counts = histogram((objects, truth), IGNORE)  # which leaves 255 out
-    counts[0] = 0
-    counts[:, 0] = 0
+    known = (objects > 0) & (objects != ignore) & (truth > 0) & (truth != ignore)
+    numbers, labels = objects[known].astype(np.int64), truth[known]
+    rows, columns = int(numbers.max(initial=0)) + 1, int(labels.max(initial=0)) + 1
+    counts = np.bincount(numbers * columns + labels, minlength=rows * columns)
+    counts = counts.reshape(rows, columns)  # pixels by object and label
     return counts.argmax(1), counts.max(1)
 
 
@@ -105,7 +107,11 @@ def summarize_sizes(scores: Iterable[ObjectScore]) -> dict[str, dict[str, int | 
 
 
 def mask_true_iou(
-    mask: np.ndarray, label: int, truth: np.ndarray, objects: np.ndarray | None
+    mask: np.ndarray,
+    label: int,
+    truth: np.ndarray,
+    objects: np.ndarray | None,
+    ignore: int = IGNORE,
 ) -> float:
     """IoU 0…1 of an (H, W) bool mask with the object of its label that fits best.
 
@@ -116,9 +122,9 @@ def mask_true_iou(
     if objects is None:
         regions = [region]
     else:
-        labels, _ = _objects(truth, objects)
+        labels, _ = _objects(truth, objects, ignore)
         regions = [(objects == i) & region for i in np.flatnonzero(labels == label)]
-    mask = mask & (truth != IGNORE)
+    mask = mask & (truth != ignore)
     best = 0.0
     for region in regions:
         union = np.count_nonzero(mask | region)

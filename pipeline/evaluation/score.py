@@ -73,8 +73,10 @@ def score(
         for name in arms:
             predicted, record = read_prediction(folder, name, image_id)
             try:
-                image_scores = score_image(scored, predicted, truth.objects, len(dataset.labels))
-                scores[name].add(image_id, image_scores, record, truth)
+                found = score_image(
+                    scored, predicted, truth.objects, len(dataset.labels), dataset.ignore
+                )
+                scores[name].add(image_id, found, record, truth)
             except ValueError as error:
                 png, _ = prediction_files(folder, name, image_id)
                 raise ValueError(f"{png}: {error}") from error

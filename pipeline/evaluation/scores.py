@@ -1,6 +1,6 @@
 """All scores of one predicted label map.
 
-Shapes: C labels, H×W pixels. Truth: 0 background, 255 void (not scored).
+Shapes: C labels, H×W pixels. Truth: 0 background, `ignore` (255 unless said) void, not scored.
 """
 
 from __future__ import annotations
@@ -9,13 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .metrics import (
-    boundary_counts,
-    checked_labels,
-    confusion,
-    edge_band,
-    histogram,
-)
+from .metrics import IGNORE, boundary_counts, checked_labels, edge_band, histogram
 from .object_metrics import ObjectScore, score_objects
 
 
@@ -37,23 +31,26 @@ class ImageScores:
 
 
 def score_image(
-    truth: np.ndarray, predicted: np.ndarray, objects: np.ndarray | None, count: int = 21
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    objects: np.ndarray | None,
+    count: int,
+    ignore: int = IGNORE,
 ) -> ImageScores:
-    """Compare two (H, W) uint8 label maps; `objects` (H, W) uint8 as VOC's SegmentationObject.
+    """Compare two (H, W) maps of `count` labels; `objects` (H, W), see `score_objects`.
 
-    ValueError when shapes differ or a map holds labels it may not, which includes 255 in the
+    ValueError when shapes differ or a map holds labels it may not, which includes `ignore` in the
     prediction.
     """
-    truth, predicted = checked_labels(truth, predicted, count)
     if objects is not None and objects.shape != truth.shape:
         raise ValueError(
             f"The object map has shape {objects.shape}, the truth {truth.shape}; "
             "they belong to different images."
         )
-    band = edge_band(truth)
+    both = checked_labels(truth, predicted, count, ignore)
     return ImageScores(
-        confusion=confusion(truth, predicted, count),
-        edges=histogram((truth, predicted), count, band),
-        boundary=boundary_counts(truth, predicted, count),
-        objects=None if objects is None else score_objects(truth, predicted, objects),
+        confusion=histogram(both, count),
+        edges=histogram(both, count, edge_band(both[0])),
+        boundary=boundary_counts(*both, count, ignore=count),
+        objects=None if objects is None else score_objects(truth, predicted, objects, ignore),
     )

@@ -180,9 +180,9 @@ def test_protocols():
         with pytest.raises(ValueError) as caught:
             scoring_protocol(protocol, LABELS)
         expected = (
-                f"protocol {name!r} does not name the classes of this data set; valid: "
-                f"{', '.join(fitting)}"
-            )
+            f"protocol {name!r} does not name the classes of this data set; valid: "
+            f"{', '.join(fitting)}"
+        )
         assert str(caught.value) == expected
     with pytest.raises(ValueError, match="unknown protocol 'voc22'; valid: sclip-voc21"):
         scoring_protocol("voc22", LABELS)

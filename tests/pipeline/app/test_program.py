@@ -104,7 +104,7 @@ def test_programs_do_not_change_logging_of_their_host():
 
 PRINTS = """
 import argparse, sys
-from pipeline.program import run_main
+from pipeline.app.program import run_main
 def run(args):
     for _ in range({lines}):
         print("\\U0001F600 caf\\u00e9 \\udcff")

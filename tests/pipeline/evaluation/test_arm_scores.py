@@ -19,13 +19,17 @@ HALF = blocks(SIZE, (12, 0, 15, 20, 30))  # a dog on the right half
 NOTHING = np.zeros(SIZE, np.uint8)
 
 
+def add(scores, name, truth, predicted, objects, record) -> None:
+    found = score_image(truth, predicted, objects, len(LABELS))
+    scores.add(name, found, record, GroundTruth(truth, objects))
+
+
 def scored(*pairs, first=0, objects=None) -> ArmScores:
     """One image per pair of truth and prediction."""
     scores = ArmScores(LABELS, background=not first)
     for number, (truth, predicted) in enumerate(pairs):
         record = {"seconds": {"clip": float(number)}}
-        scores.add(str(number), score_image(truth, predicted, objects), record,
-                   GroundTruth(truth, objects))  # fmt: skip
+        add(scores, str(number), truth, predicted, objects, record)
     return scores
 
 
@@ -125,9 +129,13 @@ def prompted() -> ArmScores:
         mask(12, 0.9, "region", dog, (29, 19)),  # SAM 2 was not trusted
     ]
     record = {"seconds": {}, "prompts": 7, "masks": masks}
-    scores.add("a", score_image(truth, truth % 255, None), record, GroundTruth(truth, None))
+    scores.add(
+        "a", score_image(truth, truth % 255, None, len(LABELS)), record, GroundTruth(truth, None)
+    )
     record = {"seconds": {}, "prompts": 0, "masks": []}
-    scores.add("b", score_image(NOTHING, NOTHING, None), record, GroundTruth(NOTHING, None))
+    scores.add(
+        "b", score_image(NOTHING, NOTHING, None, len(LABELS)), record, GroundTruth(NOTHING, None)
+    )
     return scores
 
 
@@ -156,7 +164,9 @@ def test_objects_decide_the_true_iou():
         ],
     }  # fmt: skip
     scores = ArmScores(LABELS)
-    scores.add("a", score_image(HALF, HALF, objects), record, GroundTruth(HALF, objects))
+    scores.add(
+        "a", score_image(HALF, HALF, objects, len(LABELS)), record, GroundTruth(HALF, objects)
+    )
     prompts = scores.summary()["prompts"]
     assert prompts["true_iou"] == 75 and prompts["predicted_iou"] == 80
     assert prompts["correlation"] is None  # SAM 2 trusts both alike
@@ -165,7 +175,7 @@ def test_objects_decide_the_true_iou():
 def test_no_prompts_at_all():
     scores = ArmScores(LABELS)
     record = {"seconds": {}, "prompts": 0, "masks": []}
-    scores.add("a", score_image(HALF, NOTHING, None), record, GroundTruth(HALF, None))
+    add(scores, "a", HALF, NOTHING, None, record)
     numbers = scores.summary()["prompts"]
     assert numbers["per_image"] == numbers["points"] == numbers["masks"] == 0
     assert numbers["reduction"] == 100

@@ -33,7 +33,8 @@ def plain_mean_iou(values):
 def test_against_a_plain_loop_over_resamples():
     arms = {"a": counts(1), "b": counts(2, share=0.6), "c": counts(3, share=0.7)}
     result = paired_bootstrap(arms, resamples=150, seed=4)
-    draws = np.random.default_rng(4).integers(30, size=(150, 30))
+    rng = np.random.default_rng(4)
+    draws = [np.repeat(np.arange(30), rng.multinomial(30, np.full(30, 1 / 30))) for _ in range(150)]
     samples = {a: np.array([plain_mean_iou(c[d]) for d in draws]) for a, c in arms.items()}
     for arm, values in arms.items():
         low, high = np.percentile(samples[arm], [2.5, 97.5])
@@ -44,6 +45,15 @@ def test_against_a_plain_loop_over_resamples():
         assert value == pytest.approx(plain_mean_iou(arms[later]) - plain_mean_iou(arms[earlier]))
         expected = np.percentile(samples[later] - samples[earlier], [2.5, 97.5])
         assert (low, high) == pytest.approx(tuple(expected))
+
+
+def test_the_draws_are_those_of_images_picked_one_by_one():
+    arm = counts(1)
+    picks = np.random.default_rng(0).integers(30, size=(4000, 30))
+    expected = np.percentile([plain_mean_iou(arm[p]) for p in picks], [2.5, 97.5])
+    _, low, high = paired_bootstrap({"a": arm}, resamples=4000).arms["a"]
+    assert (low, high) == pytest.approx(tuple(expected), abs=0.05)
+    assert high - low > 1
 
 
 def test_identical_arms_differ_by_exactly_nothing():
