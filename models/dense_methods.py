@@ -5,10 +5,11 @@ Nothing heavy is imported before a method runs, so programs can list them at onc
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from .places import load_place
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,8 +32,7 @@ class DenseMethod:
     proxy: str = ""
 
     def load(self) -> Callable[..., Tensor]:
-        module, _, name = self.block.partition(":")
-        return getattr(importlib.import_module(module), name)
+        return load_place(self.block)
 
 
 METHODS: dict[str, DenseMethod] = {

@@ -18,7 +18,7 @@ from .presets import Preset, get_preset
 from .sam2_masks import Sam2Masks
 from .text import TextEncoder
 from .upsamplers.base import Upsampler
-from .upsamplers.registry import UPSAMPLERS, Weights
+from .upsamplers.registry import UPSAMPLERS, Weights, load_network
 from .weights import load_clip, load_sam2
 
 if TYPE_CHECKING:
@@ -90,9 +90,7 @@ class Networks:
             return load_sam2(
                 self.preset.sam, model_cfg=self._model_cfg, checkpoint=self._checkpoint
             )
-        load = UPSAMPLERS[name].network
-        assert load is not None, f"{name} has no network"
-        network = load(self._weights.get(name), self.preset)
+        network = load_network(name, self._weights.get(name), self.preset)
         width = self.backbone().dim
         if (dim := getattr(network, "dim", width)) != width:
             raise ValueError(
@@ -123,7 +121,7 @@ class Networks:
             return name  # type: ignore[return-value]  # the configuration has wrapped it
         row = UPSAMPLERS[name]
         network = self.network(name) if row.network else None
-        return self._once((name, space, dtype), lambda: row.build(network, space, dtype))
+        return self._once((name, space, dtype), lambda: row.make(network, space, dtype))
 
     def sam(self, dtype: torch.dtype = torch.float32) -> Sam2Masks:
         """SAM 2 with the image that was set last."""

@@ -6,13 +6,15 @@ Nothing heavy is imported before an upsampler is built, so programs can list the
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..places import load_place
 from ..presets import ANYUPS, DEFAULT_ANYUP, LOFTUPS, Preset, loftup_for
 
 if TYPE_CHECKING:
@@ -22,119 +24,105 @@ if TYPE_CHECKING:
     from .base import Upsampler
 
 UPSAMPLED = ("features", "scores", "probabilities")  # what can be upsampled
-_LINEAR = ("scores", "features", "probabilities")
 TEXT_SPACES = ("restored", "channel_norm")
 Weights = str | os.PathLike
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UpsamplerRow:
-    """One upsampler.
+    """One upsampler. Places are "module:name", imported when it is built.
 
     Attributes:
         meaning: what it does, for tables and help.
         upsampled: what it can upsample, of `UPSAMPLED`; the first unless told otherwise.
-        build: (network or None, text_space, dtype of its products) -> the upsampler.
-        network: loads its trained network, given weights (None: the default ones) and the preset
-            whose features it is for (None: any); None where nothing was trained.
-        published: names of weights that can be fetched, for all backbones together.
+        build: place of its class, made of `given`; where it is trained, of its network, the
+            text_space and the dtype of its products.
+        given: see `build`.
+        network: place of what loads its trained network by name or file; "" where it has none.
+        published: its weights that can be fetched, by name, for all backbones together.
+        default: of these; "" where the preset says it.
         weights_help: of its option --NAME-model.
         scales_colours: it takes colours of any scale and scales them itself: it is given the
             normalised image, as undoing that would round.
     """
 
     meaning: str
-    upsampled: tuple[str, ...] = _LINEAR
-    build: Callable[[Any, str, Any], Upsampler]
-    network: Callable[[Weights | None, Preset | None], nn.Module] | None = None
-    published: tuple[str, ...] = ()
+    upsampled: tuple[str, ...] = ("scores", "features", "probabilities")
+    build: str = "models.upsamplers.base:Resize"
+    given: tuple[Any, ...] = ()
+    network: str = ""
+    published: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    default: str = ""
     weights_help: str = ""
     scales_colours: bool = False
 
+    def load(self, weights: Weights) -> nn.Module:
+        """Its trained network, from a name or a file."""
+        return load_place(self.network)(weights)
 
-def _resize(mode: str) -> Callable[..., Upsampler]:
-    def build(*_: object) -> Upsampler:
-        from .base import Resize
-
-        return Resize(mode)
-
-    return build
-
-
-def _joint_bilateral(*_: object) -> Upsampler:
-    from .joint_bilateral import JointBilateral
-
-    return JointBilateral()
-
-
-def _guided_filter(*_: object) -> Upsampler:
-    from .guided_filter import GuidedFilter
-
-    return GuidedFilter()
-
-
-def _loftup_network(weights: Weights | None, preset: Preset | None) -> nn.Module:
-    from ..weights import load_loftup
-
-    if preset is not None:
-        weights = weights or preset.loftup
-        # A name, not a file: refused before it is fetched.
-        if str(weights) in LOFTUPS or not (os.path.splitext(weights)[1] or os.path.exists(weights)):
-            loftup_for(preset.clip.features, str(weights))
-    return load_loftup("loftup" if weights is None else weights)
-
-
-def _loftup(network: Any, text_space: str, dtype: torch.dtype) -> Upsampler:
-    from .trained import LoftUpUpsampler
-
-    return LoftUpUpsampler(network, text_space, dtype)
-
-
-def _anyup_network(weights: Weights | None, preset: Preset | None) -> nn.Module:
-    from ..weights import load_anyup
-
-    return load_anyup(weights or DEFAULT_ANYUP)
-
-
-def _anyup(network: Any, *_: object) -> Upsampler:
-    from .trained import AnyUpUpsampler
-
-    return AnyUpUpsampler(network)
+    def make(self, network: nn.Module | None, text_space: str, dtype: torch.dtype) -> Upsampler:
+        """The upsampler."""
+        given = (network, text_space, dtype) if self.network else self.given
+        return load_place(self.build)(*given)
 
 
 UPSAMPLERS: dict[str, UpsamplerRow] = {
     "none": UpsamplerRow(
-        meaning="every pixel takes the scores of its patch", build=_resize("nearest-exact")
+        meaning="every pixel takes the scores of its patch", given=("nearest-exact",)
     ),
     "bilinear": UpsamplerRow(
-        meaning="word scores upsampled bilinearly, as published SCLIP", build=_resize("bilinear")
+        meaning="word scores upsampled bilinearly, as published SCLIP", given=("bilinear",)
     ),
-    "bicubic": UpsamplerRow(meaning="word scores upsampled bicubically", build=_resize("bicubic")),
+    "bicubic": UpsamplerRow(meaning="word scores upsampled bicubically", given=("bicubic",)),
     "jbu": UpsamplerRow(
-        meaning="word scores upsampled by joint bilateral upsampling", build=_joint_bilateral
+        meaning="word scores upsampled by joint bilateral upsampling",
+        build="models.upsamplers.joint_bilateral:JointBilateral",
     ),
     "guided": UpsamplerRow(
-        meaning="word scores upsampled bilinearly, then by the guided filter", build=_guided_filter
+        meaning="word scores upsampled bilinearly, then by the guided filter",
+        build="models.upsamplers.guided_filter:GuidedFilter",
     ),
     "loftup": UpsamplerRow(
         meaning="features upsampled by LoftUp, then scored",
         upsampled=("features",),
-        build=_loftup,
-        network=_loftup_network,
-        published=tuple(LOFTUPS),
+        build="models.upsamplers.trained:LoftUpUpsampler",
+        network="models.weights:load_loftup",
+        published=LOFTUPS,
         weights_help="LoftUp name or weights file (default: the preset's)",
         scales_colours=True,
     ),
     "anyup": UpsamplerRow(
         meaning="features upsampled by AnyUp, then scored",
         upsampled=("features", "scores", "probabilities"),  # as published; scores are cheaper
-        build=_anyup,
-        network=_anyup_network,
-        published=tuple(ANYUPS),
+        build="models.upsamplers.trained:AnyUpUpsampler",
+        network="models.weights:load_anyup",
+        published=ANYUPS,
+        default=DEFAULT_ANYUP,
         weights_help=f"AnyUp name ({', '.join(ANYUPS)}), weights file or address "
         f"(default: {DEFAULT_ANYUP})",
     ),
 }
+
+
+def load_network(name: str, weights: Weights | None, preset: Preset) -> nn.Module:
+    """The trained network of an upsampler for a preset's features.
+
+    Args:
+        name: key of `UPSAMPLERS`.
+        weights: name or file; None takes the preset's or the default.
+        preset: whose features it is to upsample.
+
+    Raises:
+        ValueError: weights that are for other features; the message lists those that fit.
+        WeightsNotFoundError, WeightsError: see `models.weight_files`.
+    """
+    row = UPSAMPLERS[name]
+    weights = weights or row.default or getattr(preset, name)
+    # A name, not a file, is refused before it is fetched.
+    is_file = os.path.splitext(weights)[1] or os.path.exists(weights)
+    if row.published is LOFTUPS and (str(weights) in LOFTUPS or not is_file):
+        loftup_for(preset.clip.features, str(weights))
+    return row.load(weights)
 
 
 def get_row(name: str) -> UpsamplerRow:
@@ -208,14 +196,14 @@ def load_upsampler(
     if family is None:
         trained = (published for row in UPSAMPLERS.values() for published in row.published)
         raise ValueError(f"unknown upsampler {name!r}; valid: {', '.join((*UPSAMPLERS, *trained))}")
-    row = UPSAMPLERS[family]
-    if row.network is None:
-        if weights is not None:
-            trained = " or ".join(key for key, other in UPSAMPLERS.items() if other.network)
-            raise ValueError(f"weights {str(weights)!r} need upsampler {trained}, got {name!r}")
-        return row.build(None, "restored", torch.float32)
-    network = row.network(weights or (None if name == family else name), None)
-    return row.build(network.to(device), "restored", torch.float32)
+    row, network = UPSAMPLERS[family], None
+    if row.network:
+        given = weights or (row.default or name if name == family else name)
+        network = row.load(given).to(device)
+    elif weights is not None:
+        trained = " or ".join(sorted(key for key, other in UPSAMPLERS.items() if other.network))
+        raise ValueError(f"weights {str(weights)!r} need upsampler {trained}, got {name!r}")
+    return row.make(network, "restored", torch.float32)
 
 
 def as_upsampler(own: object, name: str = "") -> Upsampler:

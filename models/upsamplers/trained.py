@@ -23,7 +23,7 @@ class AnyUpUpsampler(LinearUpsampler):
 
     upsampled = "features"  # as published; scores are cheaper
 
-    def __init__(self, anyup: AnyUp) -> None:
+    def __init__(self, anyup: AnyUp, *_: object) -> None:
         self.anyup = anyup
 
     def value_strips(

@@ -121,7 +121,7 @@ def add_upsampler_options(parser: argparse.ArgumentParser) -> None:
 def add_weights_options(parser: argparse.ArgumentParser) -> None:
     """--NAME-model of every upsampler that is trained."""
     for name, row in UPSAMPLERS.items():
-        if row.network is not None:
+        if row.network:
             parser.add_argument(f"--{name}-model", help=row.weights_help)
 
 

@@ -5,9 +5,10 @@ To add one: a module with its reader (`base.Dataset`), its words and protocol in
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
+
+from models.places import load_place
 
 from .base import Dataset
 
@@ -56,5 +57,4 @@ def open_dataset(
     if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}; valid: {', '.join(DATASETS)}")
     row = DATASETS[name]
-    module, _, function = row.reader.partition(":")
-    return getattr(importlib.import_module(module), function)(root, split or row.split, limit)
+    return load_place(row.reader)(root, split or row.split, limit)

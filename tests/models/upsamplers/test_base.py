@@ -18,14 +18,8 @@ from models.presets import ANYUPS, LOFTUPS
 from models.sclip_segmentor import SCLIPSegmentor
 from models.strips import assemble
 from models.upsamplers import base as upsamplers
-from models.upsamplers.base import (
-    LinearUpsampler,
-    OwnUpsampler,
-    Upsampler,
-    fit_guide,
-    upsampler_name,
-)
-from models.upsamplers.registry import UPSAMPLERS, as_upsampler, load_upsampler
+from models.upsamplers.base import LinearUpsampler, OwnUpsampler, Upsampler, fit_guide
+from models.upsamplers.registry import UPSAMPLERS, as_upsampler, load_upsampler, upsampler_name
 from models.upsamplers.trained import AnyUpUpsampler, LoftUpUpsampler
 
 SIZE = (33, 50)  # no multiple of the grid 5×7, nor of any tile
@@ -170,7 +164,7 @@ def test_loading_by_name(tmp_path, monkeypatch):
     assert load_upsampler("loftup", tmp_path / "loftup.bin").loftup.dim == 16
     assert load_upsampler("loftup_tiny").loftup.dim == 128
     asked = []
-    monkeypatch.setattr(upsamplers, "load_anyup", lambda name: asked.append(name) or AnyUp(16))
+    monkeypatch.setattr("models.weights.load_anyup", lambda name: asked.append(name) or AnyUp(16))
     monkeypatch.setattr(upsamplers, "load_loftup", lambda name: asked.append(name) or LoftUp(16))
     for name in ("anyup", *ANYUPS, *LOFTUPS):
         load_upsampler(name)
