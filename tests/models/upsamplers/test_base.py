@@ -165,7 +165,7 @@ def test_loading_by_name(tmp_path, monkeypatch):
     assert load_upsampler("loftup_tiny").loftup.dim == 128
     asked = []
     monkeypatch.setattr("models.weights.load_anyup", lambda name: asked.append(name) or AnyUp(16))
-    monkeypatch.setattr(upsamplers, "load_loftup", lambda name: asked.append(name) or LoftUp(16))
+    monkeypatch.setattr("models.weights.load_loftup", lambda name: asked.append(name) or LoftUp(16))
     for name in ("anyup", *ANYUPS, *LOFTUPS):
         load_upsampler(name)
     assert asked == ["anyup_multi_backbone", *ANYUPS, *LOFTUPS]
