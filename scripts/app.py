@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from typing import NoReturn
 
 if not __package__:  # run as a file: Python looks for packages beside it
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -101,5 +102,9 @@ def _check_address(host: str, port: int) -> None:
         ) from error
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
     os._exit(main())  # at once: for what threads of the server still compute nobody waits
+
+
+if __name__ == "__main__":
+    command()

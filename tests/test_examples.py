@@ -22,7 +22,7 @@ from models.weights import load_clip, load_loftup, load_sam2
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
-FOLDERS = ("benchmarks", "examples", "models", "pipeline", "scripts")
+FOLDERS = ("benchmarks", "docs", "examples", "models", "pipeline", "scripts")
 PAGES = [
     *ROOT.glob("*.md"),
     *(path for folder in FOLDERS for path in ROOT.glob(f"{folder}/**/*.md")),

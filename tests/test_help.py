@@ -15,7 +15,7 @@ PROGRAMS = (
     *(f"benchmarks/{name}.py" for name in ("voc", "speed", "pipeline_speed", "folder")),
     *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "scripts").glob("[!_]*.py"))),
 )
-OTHERS = {"--nproc-per-node", "--fuzz-runs"}  # options of torchrun and of the tests
+OTHERS = {"--nproc-per-node", "--fuzz-runs", "--index-url"}  # of torchrun, the tests and pip
 HEAVY = {"torch", "torchvision", "open_clip", "sam2", "matplotlib", "scipy", "pandas", "gradio"}
 
 HELP = """

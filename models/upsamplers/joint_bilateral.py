@@ -60,14 +60,13 @@ def joint_bilateral_strips(
             columns = slice(left, min(left + _TILE[1], width))
             first, near = _nearness(columns, width, values.shape[3], radius, sigma_space)
             cells = (
+                ...,
                 slice(first_row, first_row + near_row.shape[1]),
                 slice(first, first + near.shape[1]),
             )
             near = (near_row[:, None, :, None] + near[None, :, None, :]).to(guide.device)
-            weights = _weights(
-                guide[:, :, rows, columns] / sigma_colour, colours[:, :, *cells], near
-            )
-            mixed = values[:, :, *cells].flatten(2) @ weights.to(values.dtype)  # (B, V, r·c)
+            weights = _weights(guide[:, :, rows, columns] / sigma_colour, colours[cells], near)
+            mixed = values[cells].flatten(2) @ weights.to(values.dtype)  # (B, V, r·c)
             parts.append(mixed.unflatten(2, (rows.stop - rows.start, -1)))
         yield torch.cat(parts, dim=3)
 

@@ -188,12 +188,10 @@ def add_config_options(
         flag = "--" + field.name.replace("_", "-")
         if isinstance(field.default, bool):
             shown = "on" if field.default else "off"
-            group.add_argument(
-                flag,
-                action=argparse.BooleanOptionalAction,
-                default=field.default,
-                help=f"{text} (default: {shown})",
+            option = group.add_argument(
+                flag, action=argparse.BooleanOptionalAction, default=field.default
             )
+            option.help = f"{text} (default: {shown})"  # Python 3.10 adds a default if told before
             continue
         shown = field.metadata["whose"] if field.default is None else "%(default)s"
         kind = type(field.default)
