@@ -34,7 +34,7 @@ from .sam2_masks import Sam2Masks
 from .scoring import (
     apply_area_threshold,
     class_probabilities_at,
-    predict,
+    to_labels,
     vote_by_masks,
 )
 from .text import TextEncoder
@@ -281,7 +281,7 @@ class SCLIPSegmentor:
         if background is not None and self.protocol.area_thd:
             probs = apply_area_threshold(probs, self.protocol.area_thd, background)
         threshold = self.protocol.prob_thd if background is not None else 0.0
-        labels = predict(probs, threshold, background)
+        labels = to_labels(probs, threshold, background)
         timings = dict(timings or {}) | {"classes": clock(self.device) - start}
         if self._sam is not None:
             start = clock(self.device)

@@ -271,7 +271,7 @@ class Segmenter:
         """Labels in the result's coding: 0 not wanted or background, i + 1 class i."""
         labels = dense.labels + 1
         labels[labels > len(words)] = 0
-        return labels.astype(np.uint8)
+        return labels.astype(np.uint8 if len(words) < 255 else np.uint16)
 
     @staticmethod
     def _probs(dense: DenseResult, words: Vocabulary) -> np.ndarray:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import pipeline.segmenter
+from models import weights
 from models.anyup.network import AnyUp
 from models.loftup.network import LoftUp, restore_text_space
 from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
@@ -170,14 +171,14 @@ def test_loading_by_name(tmp_path, monkeypatch):
     assert load_upsampler("loftup", tmp_path / "loftup.bin").loftup.dim == 16
     assert load_upsampler("loftup_tiny").loftup.dim == 128
     asked = []
-    monkeypatch.setattr(upsamplers, "load_anyup", lambda name: asked.append(name) or AnyUp(16))
-    monkeypatch.setattr(upsamplers, "load_loftup", lambda name: asked.append(name) or LoftUp(16))
+    monkeypatch.setattr(weights, "load_anyup", lambda name: asked.append(name) or AnyUp(16))
+    monkeypatch.setattr(weights, "load_loftup", lambda name: asked.append(name) or LoftUp(16))
     for name in ("anyup", *ANYUPS, *LOFTUPS):
         load_upsampler(name)
     assert asked == ["anyup_multi_backbone", *ANYUPS, *LOFTUPS]
     with pytest.raises(ValueError, match=r"unknown upsampler 'loftop'; valid: none, .*loftup_sig"):
         load_upsampler("loftop")
-    with pytest.raises(ValueError, match=r"weights 'a\.bin' need upsampler anyup or loftup, got"):
+    with pytest.raises(ValueError, match=r"weights 'a\.bin' need upsampler loftup or anyup, got"):
         load_upsampler("bicubic", "a.bin")
 
 
@@ -239,7 +240,7 @@ def test_the_segmentor_takes_ones_own(random_preset, image):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     guide = torch.from_numpy(image).movedim(2, 0)[None] / 255
     torch.testing.assert_close(seen[0], guide, atol=1e-6, rtol=0)
-    with pytest.raises(ValueError, match="upsampler own enlarges features, not scores: take ups"):
+    with pytest.raises(ValueError, match="upsampler own upsamples features, not scores: take ups"):
         SCLIPSegmentor("cpu", preset=random_preset, upsampler=own, upsampled="scores")
 
 
