@@ -1,4 +1,4 @@
-"""LoftUp against reference values, and its fast paths against the plain one."""
+"""LoftUp against reference values, and by hand."""
 
 import pytest
 import torch
@@ -13,24 +13,18 @@ from tests.golden import load, max_error, weights
 GOLDEN = load("loftup")
 
 
-def make_loftup() -> LoftUp:
+@pytest.fixture
+def loftup() -> LoftUp:
     loftup = LoftUp(16)
     loftup.load_state_dict(weights(GOLDEN), strict=True)
     return loftup.eval()
-
-
-@pytest.fixture(scope="module")
-def loftup() -> LoftUp:
-    return make_loftup()
 
 
 @pytest.fixture
 def inputs() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(3)
     features = torch.randn(3, 16, 3, 5, generator=generator)
-    image = torch.rand(3, 3, 21, 34, generator=generator)
-    image[1] *= 7  # per-image scaling must not see the other images
-    return features, image
+    return features, torch.rand(3, 3, 21, 34, generator=generator)
 
 
 @pytest.mark.parametrize("case", ["case0", "case1"])
@@ -47,13 +41,6 @@ def test_official_keys_exactly():
 def test_parameter_count_for_clip():
     count = sum(p.numel() for p in LoftUp(512).parameters())
     assert count / 1e6 == pytest.approx(7.17, abs=0.005)
-
-
-@torch.no_grad()
-def test_batch_equals_singles(loftup, inputs):
-    features, image = inputs
-    singles = [loftup(f[None], i[None]) for f, i in zip(features, image, strict=True)]
-    assert max_error(loftup(features, image), torch.cat(singles)) < 2e-5
 
 
 def encode_guide(loftup: LoftUp, image: Tensor) -> Tensor:
@@ -94,19 +81,14 @@ def test_positive_affine_changes_of_the_image_cancel():
 
 @torch.no_grad()
 def test_guide_stays_float32_under_autocast(loftup, inputs):
-    features, image = inputs
+    image = inputs[1]
     expected = encode_guide(loftup, image)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(encode_guide(loftup, image), expected)
-        output = loftup(features, image)
-    reference = loftup(features, image)
-    similarity = F.cosine_similarity(output.float(), reference, dim=1)
-    assert similarity.min() > 0.99
 
 
-def test_trains(inputs):
-    loftup = make_loftup().train()
-    loftup(*inputs).square().mean().backward()
+def test_trains(loftup, inputs):
+    loftup.train()(*inputs).square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in loftup.parameters())
 
 
