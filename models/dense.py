@@ -302,7 +302,7 @@ class Dense:
         """
         from .device import clock
         from .pamr import pamr
-        from .scoring import apply_area_threshold, class_probabilities_at, predict, vote_by_masks
+        from .scoring import apply_area_threshold, class_probabilities_at, to_labels, vote_by_masks
 
         start, protocol = clock(self.device), self.protocol
         if self.config.use_pamr or protocol.pamr:
@@ -318,7 +318,7 @@ class Dense:
         if background is not None and protocol.area_thd:
             probs = apply_area_threshold(probs, protocol.area_thd, background)
         threshold = protocol.prob_thd if background is not None else 0.0
-        labels = predict(probs, threshold, background)
+        labels = to_labels(probs, threshold, background)
         timings = dict(timings or {}) | {"classes": clock(self.device) - start}
         if self.config.use_sam:
             start, sam = clock(self.device), self.networks.sam(self.dtype)

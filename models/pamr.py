@@ -33,8 +33,11 @@ def pamr(image: Tensor, scores: Tensor, steps: int, dilations: Sequence[int]) ->
         raise ValueError(
             f"steps must be >= 0 and dilations >= 1, got steps={steps}, dilations={dilations}"
         )
-    scores = F.interpolate(scores, image.shape[2:], mode="bilinear", align_corners=True)
-    affinity = _affinity(image, dilations) if steps else None
+    size = (image.shape[2], image.shape[3])
+    scores = F.interpolate(scores, size, mode="bilinear", align_corners=True)
+    if not steps:
+        return scores
+    affinity = _affinity(image, dilations)
     for _ in range(steps):
         mixed = torch.zeros_like(scores)
         # Neighbour by neighbour: all copies at once would need 8·dilations times the memory.
@@ -57,8 +60,9 @@ def _affinity(image: Tensor, dilations: Sequence[int]) -> Tensor:
 def _local_deviation(image: Tensor, dilations: Sequence[int]) -> Tensor:
     """Deviation over the pixel and its 8 neighbours, pooled over all dilations; per channel."""
     count = 9 * len(dilations)
-    mean = sum(_neighbours(image, dilations, centre=True)) / count
-    squares = sum((n - mean).square() for n in _neighbours(image, dilations, centre=True))
+    zero = torch.zeros_like(image)
+    mean = sum(_neighbours(image, dilations, centre=True), zero) / count
+    squares = sum(((n - mean).square() for n in _neighbours(image, dilations, centre=True)), zero)
     return (squares / (count - 1)).sqrt()
 
 

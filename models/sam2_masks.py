@@ -91,9 +91,10 @@ class Sam2Masks:
         with autocast(self.device, self._dtype):
             levels = self.model.forward_image((tensor - mean) / std)["backbone_fpn"]
         levels = [x.to(tensor.dtype) for x in levels[-self.model.num_feature_levels :]]
-        self._embedding = levels[-1]
+        embedding = levels[-1]
         if self.model.directly_add_no_mem_embed:
-            self._embedding = self._embedding + self.model.no_mem_embed.view(1, -1, 1, 1)
+            embedding = embedding + self.model.no_mem_embed.view(1, -1, 1, 1)
+        self._embedding = embedding
         self._fine = levels[:-1] or None
         self._image, self._size = image, (image.shape[0], image.shape[1])
 
@@ -259,7 +260,7 @@ class Sam2Masks:
                 stability_score_thresh=settings.stability,
                 mask_threshold=self.mask_threshold,
             )
-        predictor = generator.predictor
+        predictor: Any = generator.predictor
 
         def hand_over(crop: np.ndarray) -> None:
             assert crop.shape[:2] == self._size  # no crops: the generator asks for the whole image

@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
 
-def available_configs() -> list[str]:
-    """Names of the sam2 package's image and video configurations, e.g. `sam2_hiera_l.yaml`."""
-    return sorted(path.name for path in _package_configs().values())
-
-
 def _package_configs() -> dict[str, Path]:
     """File name → file; the package also has copies of SAM 2.0's at its top level."""
     from importlib import resources

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from .strips import resized_rows
 from .vocabulary import Vocabulary
 
 # Scores held at full resolution at once. Larger blocks of memory are fetched from the system anew
@@ -48,7 +48,7 @@ def class_probabilities(
         probabilities = torch.softmax(scores * logit_scale, dim=0)
     if len(classes) == len(word_class):  # one word a class: only the order may differ
         return probabilities[word_class.argsort()]
-    return torch.stack([probabilities[word_class == k].amax(dim=0) for k in classes])
+    return _best(probabilities, word_class, len(classes))
 
 
 def _best_words(scores: Tensor, word_class: Tensor, merged: int) -> tuple[Tensor, Tensor]:
@@ -56,9 +56,16 @@ def _best_words(scores: Tensor, word_class: Tensor, merged: int) -> tuple[Tensor
     rest = word_class >= merged
     if int((~rest).sum()) == merged:  # no synonyms
         return scores, word_class
-    best = [scores[word_class == k].amax(dim=0) for k in range(merged)]
+    best = _best(scores[~rest], word_class[~rest], merged)
     classes = torch.arange(merged, device=word_class.device)
-    return torch.cat([torch.stack(best), scores[rest]]), torch.cat([classes, word_class[rest]])
+    return torch.cat([best, scores[rest]]), torch.cat([classes, word_class[rest]])
+
+
+def _best(values: Tensor, word_class: Tensor, classes: int) -> Tensor:
+    """The highest of every class's rows, (Q, H, W) -> (K, H, W)."""
+    best = values.new_empty(classes, *values.shape[1:])
+    index = word_class[:, None, None].expand_as(values)
+    return best.scatter_reduce_(0, index, values, "amax", include_self=False)
 
 
 def class_probabilities_at(
@@ -69,7 +76,7 @@ def class_probabilities_at(
     *,
     merge_synonyms: bool,
 ) -> Tensor:
-    """Class probabilities of scores enlarged bilinearly, strip by strip.
+    """Class probabilities of scores upsampled bilinearly, strip by strip.
 
     Scores of all words at 24 megapixels would take gigabytes; those of the classes are kept.
 
@@ -89,7 +96,7 @@ def class_probabilities_at(
     probs = scores.new_empty(classes, *size)
     rows = max(1, _STRIP_ELEMENTS // (len(scores) * size[1]))
     for top in range(0, size[0], rows):
-        strip = resize_rows(scores, size, top, min(top + rows, size[0]))
+        strip = resized_rows(scores[None], size, top, min(top + rows, size[0]))[0]
         probs[:, top : top + rows] = class_probabilities(strip, word_class, logit_scale, merged)
     return probs
 
@@ -108,7 +115,7 @@ def apply_area_threshold(probs: Tensor, area_thd: float, background_index: int =
     return probs * keep[:, None, None]
 
 
-def predict(probs: Tensor, prob_thd: float = 0.0, background_index: int | None = None) -> Tensor:
+def to_labels(probs: Tensor, prob_thd: float = 0.0, background_index: int | None = None) -> Tensor:
     """Label map (H, W) int64: the most probable class of (K, H, W).
 
     Pixels whose best probability is below `prob_thd` become `background_index`; without a
@@ -130,28 +137,6 @@ def _check_background(probs: Tensor, background_index: int) -> None:
         raise ValueError(
             f"background_index must be one of the {len(probs)} classes, got {background_index}"
         )
-
-
-def resize_rows(scores: Tensor, size: tuple[int, int], top: int, bottom: int) -> Tensor:
-    """Rows top..bottom-1 of `F.interpolate(scores, size, mode="bilinear")`, without the others.
-
-    Args:
-        scores: (Q, h, w).
-        size: (H, W) of the whole result.
-        top, bottom: rows wanted, 0 ≤ top < bottom ≤ H.
-
-    Returns:
-        (Q, bottom - top, W).
-    """
-    position = (torch.arange(top, bottom, device=scores.device) + 0.5) * scores.shape[1] / size[0]
-    position = (position - 0.5).clamp(0, scores.shape[1] - 1)  # half-pixel centres, edges repeated
-    upper = position.long()
-    lower = (upper + 1).clamp_max(scores.shape[1] - 1)
-    weight = (position - upper).to(scores.dtype)[:, None]
-    first = int(upper[0])
-    used = scores[:, first : int(lower[-1]) + 1]
-    used = F.interpolate(used[None], (used.shape[1], size[1]), mode="bilinear")[0]
-    return torch.lerp(used[:, upper - first], used[:, lower - first], weight)
 
 
 def vote_by_masks(labels: Tensor, probs: Tensor, masks: Sequence[np.ndarray]) -> Tensor:

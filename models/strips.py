@@ -21,21 +21,24 @@ def assemble(strips: Iterable[Tensor], height: int) -> Tensor:
     return output
 
 
-def resized_rows(values: Tensor, size: tuple[int, int], mode: str, top: int, bottom: int) -> Tensor:
-    """Rows top..bottom-1 of `F.interpolate(values, size, mode=mode)`, without the others.
+def resized_rows(values: Tensor, size: tuple[int, int], top: int, bottom: int) -> Tensor:
+    """Rows top..bottom-1 of `F.interpolate(values, size, mode="bilinear")`, without the others.
 
     Args:
-        values: (B, V, h, w) float32.
+        values: (B, V, h, w).
         size: (H, W) of the whole result.
-        mode: nearest-exact, bilinear or bicubic.
         top, bottom: 0 ≤ top < bottom ≤ H.
 
     Returns:
         (B, V, bottom - top, W).
     """
-    height = values.shape[2]
-    # Resizing the identity shows how much every row of the result takes of every row given.
-    weights = F.interpolate(
-        torch.eye(height, device=values.device)[None, None], (size[0], height), mode=mode
-    )[0, 0, top:bottom]
-    return F.interpolate(weights @ values, (bottom - top, size[1]), mode=mode)
+    last = values.shape[2] - 1
+    position = (torch.arange(top, bottom, device=values.device) + 0.5) * (last + 1) / size[0]
+    position = (position - 0.5).clamp(0, last)  # half-pixel centres, edges repeated
+    upper = position.long()
+    lower = (upper + 1).clamp_max(last)
+    weight = (position - upper).to(values.dtype)[:, None]
+    first = int(upper[0])
+    used = values[:, :, first : int(lower[-1]) + 1]
+    used = F.interpolate(used, (used.shape[2], size[1]), mode="bilinear")
+    return torch.lerp(used[:, :, upper - first], used[:, :, lower - first], weight)

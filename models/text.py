@@ -7,6 +7,7 @@ Shapes: K words, N texts, L tokens of a text, D joint width.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import open_clip
 import torch
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 
 from .device import autocast
 
+Clip = Any  # one of open_clip, whose attributes have no types
 Template = Callable[[str], str]
 Tokenizer = Callable[[list[str]], Tensor]  # texts -> (N, context) int64
 
@@ -23,23 +25,21 @@ DEFAULT_TEMPLATES: tuple[Template, ...] = tuple(open_clip.OPENAI_IMAGENET_TEMPLA
 
 @torch.no_grad()
 def encode_words(
-    clip: nn.Module,
+    clip: Clip,
     tokenizer: Tokenizer,
     words: Sequence[str],
     templates: Sequence[Template] = DEFAULT_TEMPLATES,
     *,
     batch_size: int = 640,
-    cut: bool = True,
 ) -> Tensor:
     """Unit vectors of words, averaged over the templates.
 
     Args:
-        clip: an open_clip CLIP.
+        clip: its network.
         tokenizer: the tokenizer of `clip`.
         words: K words.
         templates: functions from a word to a text; OpenAI's 80 by default.
         batch_size: texts encoded at once, rounded to whole words.
-        cut: leave out the padding after the end tokens, see `encode_texts`.
 
     Returns:
         (K, D) float32 on the device of `clip`.
@@ -56,31 +56,31 @@ def encode_words(
     for start in range(0, len(words), step):
         some = words[start : start + step]
         texts = [template(word) for word in some for template in templates]
-        embeddings = encode_texts(clip, tokenizer(texts).to(device), cut=cut).float()
+        embeddings = encode_texts(clip, tokenizer(texts).to(device)).float()
         embeddings = F.normalize(embeddings, dim=-1).unflatten(0, (len(some), -1))
         vectors.append(F.normalize(embeddings.mean(dim=1), dim=-1))
     return torch.cat(vectors)
 
 
-def encode_texts(clip: nn.Module, tokens: Tensor, *, cut: bool = True) -> Tensor:
+def encode_texts(clip: Clip, tokens: Tensor) -> Tensor:
     """`clip.encode_text` without the work spent on padding: (N, context) -> (N, D), unnormalised.
 
     In a causal text transformer no token sees later ones, so what follows the end token, where the
     embedding is read, cannot matter. Texts of one length go together, cut after their end token.
     Towers that are not causal or read elsewhere are run on the full length.
     """
-    if not cut or not _causal(clip):
+    if not _causal(clip):
         return clip.encode_text(tokens)
     if clip.text_pool_type == "argmax":  # the end token has the highest id
         ends = tokens.argmax(dim=-1)
     else:
-        ends = (tokens == clip.text_eos_id).int().argmax(dim=-1)
+        ends = tokens.eq(clip.text_eos_id).int().argmax(dim=-1)
     rows = [torch.nonzero(ends == end).flatten() for end in ends.unique()]
     parts = [_encode_cut(clip, tokens[some, : int(ends[some[0]]) + 1]) for some in rows]
     return torch.cat(parts)[torch.cat(rows).argsort()]
 
 
-def _encode_cut(clip: nn.Module, tokens: Tensor) -> Tensor:
+def _encode_cut(clip: Clip, tokens: Tensor) -> Tensor:
     """Texts (N, L) that all end with their last token -> (N, D)."""
     length = tokens.shape[1]
     dtype = clip.transformer.get_cast_dtype()
@@ -92,7 +92,7 @@ def _encode_cut(clip: nn.Module, tokens: Tensor) -> Tensor:
     return x if clip.text_projection is None else x @ clip.text_projection
 
 
-def _causal(clip: nn.Module) -> bool:
+def _causal(clip: Clip) -> bool:
     return (
         isinstance(clip, open_clip.CLIP)
         and clip.attn_mask is not None
@@ -108,7 +108,7 @@ class TextEncoder:
 
     def __init__(
         self,
-        clip: nn.Module,
+        clip: Clip,
         tokenizer: Tokenizer,
         templates: Sequence[Template] = DEFAULT_TEMPLATES,
         dtype: torch.dtype = torch.float32,

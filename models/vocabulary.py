@@ -12,16 +12,16 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import logging
+import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-
-from .list_files import read_list
+from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-# Label maps are uint8: 0 is "nothing named", class i is i + 1, and 255 means "ignore" in VOC.
-MAX_CLASSES = 254
+# Label maps are uint8, or uint16: 0 is "nothing named", class i is i + 1, the highest "ignore".
+MAX_CLASSES = 2**16 - 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +174,37 @@ def parse_thresholds(entries: Iterable[str]) -> dict[str, float]:
                 f"threshold {entry!r} is not CLASS=SHARE; write person=0.6 car=0.3"
             ) from None
     return thresholds
+
+
+def read_list(name: str, *, what: str, entry: str) -> list[tuple[int, str]]:
+    """What "@file" stands for: its lines that say something, stripped, with numbers from 1.
+
+    Blank lines and those that start with `#` say nothing.
+
+    Args:
+        name: the file's, without "@".
+        what: the file is called so in messages: "vocabulary file".
+        entry: what a line holds: "class".
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no name, a folder, not UTF-8, or a file that says nothing.
+    """
+    path = Path(os.path.expanduser(name))  # not Path's: RuntimeError if there is no such user
+    if not name.strip() or path.is_dir():
+        raise ValueError(f"'@{name}' must name a text file with one {entry} per line")
+    if not path.exists():
+        raise FileNotFoundError(f"{what} not found: '{name}' (from '@{name}')")
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # a byte order mark is dropped
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{what} '{name}' is not UTF-8 text; save it as UTF-8") from error
+    # Not `splitlines`: names of files may hold the rarer signs that it takes for ends of lines.
+    lines = enumerate(map(str.strip, text.split("\n")), start=1)
+    found = [(number, line) for number, line in lines if line and not line.startswith("#")]
+    if not found:
+        raise ValueError(f"{what} '{name}' names no {entry}; write one per line")
+    return found
 
 
 def _groups(entries: Sequence[str], what: str) -> tuple[tuple[str, ...], ...]:

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .memory import is_out_of_memory
+from .device import is_out_of_memory
 from .presets import Source
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ def resolve(source: Source) -> Path:
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError
 
+    assert source.repo_id is not None
     for filename in source.filenames:
         cached = try_to_load_from_cache(source.repo_id, filename)
         if isinstance(cached, str):

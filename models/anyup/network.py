@@ -17,14 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..strips import assemble
-from .encoders import (
-    GROUPS,
-    Rope,
-    Rows,
-    encode,
-    encoder,
-    pooled,
-)
+from .encoders import GROUPS, Rope, encode, encoder
 
 HEADS = 4
 WINDOW = 0.1  # reach of a query to each side, as a share of the image's side
@@ -35,7 +28,9 @@ class AnyUp(nn.Module):
     """The upsampler; `load_state_dict` takes the official dict (`qk_dim` 128)."""
 
     tile = (32, 64)  # rows and columns of queries that attend at once
-    keep = 2**27  # elements of the encoded image that may be kept (512 MiB), see `anyup_encoders`
+    copied = (
+        2**25
+    )  # elements of the encoded image (128 MiB) up to which it is copied, not made anew
 
     def __init__(self, qk_dim: int = 128) -> None:
         """`qk_dim` is d, a multiple of the 8 groups of its norms."""
@@ -63,7 +58,8 @@ class AnyUp(nn.Module):
         Returns:
             (B, C, H', W'), in the space of the features.
         """
-        size = tuple(image.shape[2:]) if output_size is None else tuple(output_size)
+        height, width = image.shape[2:] if output_size is None else output_size
+        size = (height, width)
         return assemble(self.strips(features, image, features, size), size[0])
 
     def strips(
@@ -99,16 +95,22 @@ class AnyUp(nn.Module):
 
     def _queries_and_keys(
         self, image: Tensor, features: Tensor, size: tuple[int, int]
-    ) -> tuple[Rows, Tensor]:
+    ) -> tuple[Tensor, Tensor]:
         """Queries (B, d, H', W') before their convolution, projected keys (B, n, h, w, d / n)."""
-        each = self.keep // 3  # the encoded image, what goes into a block, and what comes out
-        encoded = self.rope.over(encode(self.image_encoder, Rows.of(image), each)).kept(self.keep)
-        grid = tuple(features.shape[2:])
-        keys = pooled(encode(self.key_encoder, encoded, each), grid)(0, grid[0])
+        encoded = self._encoded(image)
+        copy = encoded.clone() if encoded.numel() <= self.copied else None
+        grid = (features.shape[2], features.shape[3])
+        keys = F.adaptive_avg_pool2d(encode(self.key_encoder, encoded), grid)
+        del encoded  # overwritten
         seen = self.key_features_encoder(F.normalize(features, dim=1))
         keys = self.aggregation(torch.cat([keys, seen], dim=1))
-        queries = pooled(encode(self.query_encoder, encoded, each), size)
+        queries = encode(self.query_encoder, self._encoded(image) if copy is None else copy)
+        if size != tuple(queries.shape[2:]):
+            queries = F.adaptive_avg_pool2d(queries, size)
         return queries, self.cross_decode.project_keys(keys)
+
+    def _encoded(self, image: Tensor) -> Tensor:
+        return self.rope.over(encode(self.image_encoder, image))
 
 
 def window_bounds(pixels: int, cells: int) -> Tensor:
@@ -136,8 +138,8 @@ def _check(values: Tensor, image: Tensor, features: Tensor) -> None:
 class _ReflectConv(nn.Conv2d):
     """3×3 convolution with reflected borders; a side of one cell, which has no mirror, repeats."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x, (1, 1, 0, 0), mode="reflect" if x.shape[3] > 1 else "replicate")
+    def forward(self, input: Tensor) -> Tensor:
+        x = F.pad(input, (1, 1, 0, 0), mode="reflect" if input.shape[3] > 1 else "replicate")
         x = F.pad(x, (0, 0, 1, 1), mode="reflect" if x.shape[2] > 1 else "replicate")
         return super().forward(x)
 
@@ -179,10 +181,10 @@ class _CrossDecode(nn.Module):
         self.conv2d = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.cross_attn = _CrossAttention(width)
 
-    def query_rows(self, queries: Rows, rows: slice) -> Tensor:
+    def query_rows(self, queries: Tensor, rows: slice) -> Tensor:
         """Those rows of the convolved queries, (B, d, rows, W')."""
-        above, below = int(rows.start == 0), int(rows.stop == queries.size[0])
-        seen = queries(rows.start - 1 + above, rows.stop + 1 - below)
+        above, below = int(rows.start == 0), int(rows.stop == queries.shape[2])
+        seen = queries[:, :, rows.start - 1 + above : rows.stop + 1 - below]
         return F.conv2d(F.pad(seen, (1, 1, above, below)), self.conv2d.weight)
 
     def project_keys(self, keys: Tensor) -> Tensor:

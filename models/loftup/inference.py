@@ -1,4 +1,4 @@
-"""LoftUp for inference: the same function as `LoftUp`'s modules, computed with less work.
+"""LoftUp for inference: the same function as its modules, computed with less work.
 
 Batch norms are folded into the convolutions and the affine part of every layer norm into the
 product after it (where no zero padding comes between); keys and values are made once per feature
@@ -12,18 +12,15 @@ strip, N = h·w, D = C + 20 working width, n heads, d = D / n. Pixels come first
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .guide import FourierFeatures, Window, coordinates
+from .modules import ChannelNorm, CrossAttention, FeedForward, Upsampler, only
 from .winograd import transform_weight, winograd
-
-if TYPE_CHECKING:
-    from .network import LoftUp
 
 # Larger tiles repeat less work at their borders, strips of this size stay in a CPU's cache.
 _CPU_TILE, _CPU_STRIP = 56, 1024  # side, pixels; pixels
@@ -33,54 +30,43 @@ _LEAST_TILE = 56  # where a GPU has no memory for this, smaller ones do not help
 logger = logging.getLogger(__name__)
 
 
-class Strip(NamedTuple):
-    """A piece of the output: the image's index in the batch, and where in it."""
-
-    image: int
-    window: Window
-
-    def slices(self, origin: Window) -> tuple[slice, slice]:
-        """Rows and columns, counted from the corner of `origin`."""
-        top, left = self.window.top - origin.top, self.window.left - origin.left
-        return slice(top, top + self.window.height), slice(left, left + self.window.width)
+Place = tuple[int, slice, slice]  # of a strip: the image's index, rows, columns
 
 
 class FoldedLoftUp:
-    """A LoftUp with its weights folded for inference.
+    """LoftUp's modules with their weights folded for inference.
 
     Folding costs little beside an image, so it is done anew for every call and is never stale.
     """
 
-    def __init__(self, loftup: LoftUp, dtype: torch.dtype) -> None:
+    def __init__(self, net: Upsampler, channelnorm: ChannelNorm, dtype: torch.dtype) -> None:
         """`dtype` is that of convolutions and products; Fourier features stay float32."""
-        net = loftup.upsampler
-        self._net, self._dtype = net, dtype
-        self._channelnorm = loftup.channelnorm
-        self._guide = _Guide(net.fourier_feat[1], net.first_conv[0].norm)
-        order = self._guide.order
+        self._net, self._channelnorm, self._dtype = net, channelnorm, dtype
+        (fourier,) = only(FourierFeatures, net.fourier_feat)
+        (guide_norm,) = only(ChannelNorm, net.first_conv)
+        self._guide = _Guide(fourier, guide_norm.norm)
+        convolutions, norms = only(nn.Conv2d, net.first_conv), only(nn.BatchNorm2d, net.first_conv)
         self._convolutions = (
-            _Convolution(*net.first_conv[1:3], dtype, order),
-            _Convolution(*net.first_conv[4:6], dtype),
+            _Convolution(convolutions[0], norms[0], dtype, self._guide.order),
+            _Convolution(convolutions[1], norms[1], dtype),
         )
-        self._feed_forwards = [_FeedForward(f.net, dtype) for _, f in net.ca_transformer.layers]
-        last, norm = net.final_conv
+        self._feed_forwards = [_FeedForward(f, dtype) for _, f in net.ca_transformer.pairs()]
+        (last,), (norm,) = only(nn.Conv2d, net.final_conv), only(nn.LayerNorm, net.final_conv)
+        assert last.bias is not None
         weight, bias = fold(last.weight.flatten(1), last.bias, net.ca_transformer.norm)
         self._last = weight.to(dtype), bias.to(dtype)
         self._last_norm = norm.weight.to(dtype), norm.bias.to(dtype), norm.eps
 
-    def strips(
-        self, features: Tensor, scaled: Tensor, window: Window
-    ) -> Iterator[tuple[Strip, Tensor]]:
+    def strips(self, features: Tensor, scaled: Tensor) -> Iterator[tuple[Place, Tensor]]:
         """The upsampled features of all images, piece by piece.
 
         Args:
             features: (B, C, h, w) low-resolution features.
-            scaled: (B, 3, H, W) scaled colours of the whole images.
-            window: the part of the images that is wanted.
+            scaled: (B, 3, H, W) scaled colours.
 
         Yields:
-            strips that together make up `window` of every image, with their values (h, w, C). When
-            the GPU's memory ran out in between, some pixels come twice.
+            strips that together make up every image, with their values (h, w, C). When the GPU's
+            memory ran out in between, some pixels come twice.
 
         Raises:
             torch.OutOfMemoryError: it is too little even for small tiles.
@@ -89,7 +75,7 @@ class FoldedLoftUp:
         side, pixels = (_CPU_TILE, _CPU_STRIP) if on_cpu else (_GPU_TILE, _GPU_STRIP)
         for image, colours in enumerate(scaled):
             attentions = self._attentions(features[image])
-            tiles = list(_split(window, side))
+            tiles = list(_split(Window(0, 0, *scaled.shape[2:]), side))
             while tiles:
                 try:
                     yield from self._tile(image, colours, tiles[0], pixels, attentions)
@@ -108,8 +94,8 @@ class FoldedLoftUp:
         colours: Tensor,
         tile: Window,
         pixels: int,
-        attentions: list[Callable[[Tensor], Tensor]],
-    ) -> Iterator[tuple[Strip, Tensor]]:
+        attentions: list[_Attention],
+    ) -> Iterator[tuple[Place, Tensor]]:
         """`strips` of one tile of one image, in strips of about `pixels`."""
         queries = self._queries(colours, tile)
         count = max(1, round(tile.height * tile.width / pixels))
@@ -117,10 +103,11 @@ class FoldedLoftUp:
         for top in range(0, tile.height, rows):
             strip = queries[top : top + rows]  # (h, w, D)
             values = self._values(strip.flatten(0, 1), attentions)
-            place = tile._replace(top=tile.top + top, height=len(strip))
-            yield Strip(image, place), values.unflatten(0, strip.shape[:2])
+            first, left = tile.top + top, tile.left
+            place = image, slice(first, first + len(strip)), slice(left, left + tile.width)
+            yield place, values.unflatten(0, strip.shape[:2])
 
-    def _values(self, x: Tensor, attentions: list[Callable[[Tensor], Tensor]]) -> Tensor:
+    def _values(self, x: Tensor, attentions: list[_Attention]) -> Tensor:
         """From queries (N, D) to upsampled features (N, C)."""
         for attend, feed_forward in zip(attentions, self._feed_forwards, strict=True):
             x = feed_forward(attend(x))
@@ -130,17 +117,17 @@ class FoldedLoftUp:
     def _queries(self, scaled: Tensor, tile: Window) -> Tensor:
         """(h, w, D) of one tile, a query per pixel."""
         first, second = self._convolutions
+        size = (scaled.shape[1], scaled.shape[2])
         x = first(self._guide(scaled, _grow(tile, 2)).to(self._dtype))
-        _blank_outside(x, _grow(tile, 1), scaled.shape[1:])  # the second one's padding is zero
+        _blank_outside(x, _grow(tile, 1), size)  # the second one's padding is zero
         return second(x)
 
-    def _attentions(self, features: Tensor) -> list[Callable[[Tensor], Tensor]]:
+    def _attentions(self, features: Tensor) -> list[_Attention]:
         """Per layer the function (N, D) -> (N, D) that adds what the features say."""
         net = self._net
         context = net.encode_context(self._channelnorm(features[None].to(net.dtype)))[0]
-        folds = features.device.type == "cpu" and 2 * len(context) <= context.shape[1]
-        kind = _FoldedAttention if folds else _FusedAttention
-        return [kind(attention, context, self._dtype) for attention, _ in net.ca_transformer.layers]
+        layers = net.ca_transformer.pairs()
+        return [_Attention(attention, context, self._dtype) for attention, _ in layers]
 
 
 def fold(weight: Tensor, bias: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
@@ -170,7 +157,7 @@ class _Guide:
 
     def __call__(self, scaled: Tensor, window: Window) -> Tensor:
         """(3, H, W) -> (h, w, 203) float32; zero where `window` leaves the image."""
-        size = scaled.shape[1:]
+        size = (scaled.shape[1], scaled.shape[2])
         inside, padding = _cut(window, size)
         rows, columns = (
             axis[start : start + count, None]
@@ -205,6 +192,8 @@ class _Convolution:
         self, conv: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype, order: Tensor | None = None
     ) -> None:
         """`order`: which input channel of `conv` each given channel is."""
+        assert norm.running_mean is not None and norm.running_var is not None
+        assert conv.bias is not None
         scale = _precise(norm.weight) * (_precise(norm.running_var) + norm.eps).rsqrt()
         weight = _precise(conv.weight) * scale[:, None, None, None]
         if order is not None:
@@ -225,36 +214,10 @@ class _Convolution:
         return x[0].permute(1, 2, 0).relu_()
 
 
-class _FoldedAttention:
-    """Cross-attention plus residual, its four products made two.
-
-    The query projection goes into the keys and the output projection into the values, each then
-    as wide as the queries for every head. For few locations this is about the same work in larger
-    products, which take less time.
-    """
-
-    def __init__(self, attention: nn.Module, context: Tensor, dtype: torch.dtype) -> None:
-        weight, bias, keys, values = _project(attention, context)
-        out = attention.attention.out_proj
-        self._heads = heads = attention.attention.num_heads
-        keys = keys * weight.shape[1] ** -0.5  # (n, T, d)
-        self._bias = torch.bmm(keys, bias[:, :, None]).flatten().to(dtype)  # (n·T,)
-        self._keys = torch.bmm(keys, weight).flatten(0, 1).to(dtype)  # (n·T, D)
-        weight = _precise(out.weight).unflatten(1, (heads, -1)).permute(1, 2, 0)  # (n, d, D)
-        # Every head's attention weights add up to one: the bias comes with the values.
-        values = torch.bmm(values, weight) + _precise(out.bias) / heads
-        self._values = values.flatten(0, 1).to(dtype)  # (n·T, D)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        scores = F.linear(F.layer_norm(x, x.shape[1:]), self._keys, self._bias)
-        weights = scores.unflatten(1, (self._heads, -1)).softmax(2).flatten(1)
-        return torch.addmm(x, weights, self._values)
-
-
-class _FusedAttention:
+class _Attention:
     """Cross-attention plus residual, for any number of locations: the matrix is never stored."""
 
-    def __init__(self, attention: nn.Module, context: Tensor, dtype: torch.dtype) -> None:
+    def __init__(self, attention: CrossAttention, context: Tensor, dtype: torch.dtype) -> None:
         weight, bias, keys, values = _project(attention, context)
         out = attention.attention.out_proj
         self._heads, head = weight.shape[:2]
@@ -277,7 +240,7 @@ class _FusedAttention:
         return F.linear(mixed[0].transpose(0, 1).flatten(1), *self._out).add_(x)
 
 
-def _project(attention: nn.Module, context: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _project(attention: CrossAttention, context: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Folded query projection (n, d, D) and (n, d); keys and values (n, T, d) of (T, D)."""
     module = attention.attention
     heads = module.num_heads
@@ -294,9 +257,11 @@ def _project(attention: nn.Module, context: Tensor) -> tuple[Tensor, Tensor, Ten
 class _FeedForward:
     """Layer norm, two linear layers with GELU between, residual."""
 
-    def __init__(self, net: nn.Sequential, dtype: torch.dtype) -> None:
-        first, second = net[1], net[4]
-        self._first = tuple(x.to(dtype) for x in fold(first.weight, first.bias, net[0]))
+    def __init__(self, feed_forward: FeedForward, dtype: torch.dtype) -> None:
+        (norm,) = only(nn.LayerNorm, feed_forward.net)
+        first, second = only(nn.Linear, feed_forward.net)
+        weight, bias = fold(first.weight, first.bias, norm)
+        self._first = weight.to(dtype), bias.to(dtype)
         self._second = second.weight.to(dtype), second.bias.to(dtype)
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ def _matrices() -> tuple[Tensor, Tensor, Tensor]:
         outputs[:, i] = powers[:_SIDE]
     inputs[-1] = _polynomial(list(_POINTS))
     weights[-1, -1] = outputs[-1, -1] = 1  # at infinity only the highest power counts
-    return tuple(torch.kron(m, m) for m in (inputs, weights, outputs))
+    return torch.kron(inputs, inputs), torch.kron(weights, weights), torch.kron(outputs, outputs)
 
 
 _MATRICES = _matrices()

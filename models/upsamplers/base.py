@@ -17,10 +17,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..strips import assemble, resized_rows
+from ..strips import assemble
 from ..windows import cosine_scores
 
 Size = tuple[int, int]  # (H, W)
@@ -32,7 +33,7 @@ class Upsampler:
     """Brings features to pixels; a subclass gives `upsample`.
 
     Attributes:
-        upsampled: what a segmentor enlarges with it unless told otherwise, see `UPSAMPLED`.
+        upsampled: what a segmentor upsamples with it unless told otherwise, see `UPSAMPLED`.
     """
 
     upsampled = "features"
@@ -65,11 +66,11 @@ class Upsampler:
 
 
 class LinearUpsampler(Upsampler):
-    """One that mixes cells by weights which are the same for all channels.
+    """One that mixes patches by weights which are the same for all channels.
 
-    Any values on the grid can be enlarged by these weights, word scores for instance: Q channels
+    Any values on the grid can be upsampled by these weights, word scores for instance: Q channels
     instead of C. With values `cosine_scores(features, text)` that is the commuted form of
-    `upsample_scores`: each cell is normalised before the mix, not each pixel after it.
+    `upsample_scores`: each patch is normalised before the mix, not each pixel after it.
     """
 
     upsampled = "scores"
@@ -107,9 +108,14 @@ class Resize(LinearUpsampler):
     def value_strips(
         self, values: Tensor, features: Tensor, guide: Tensor, size: Size
     ) -> Iterator[Tensor]:
+        height = values.shape[2]
+        # Resizing the identity shows how much every row of the result takes of every row given.
+        identity = torch.eye(height, device=values.device)[None, None]
+        weights = F.interpolate(identity, (size[0], height), mode=self.mode)[0, 0]
         rows = max(1, _STRIP_ELEMENTS // (values[:, :, 0, 0].numel() * size[1]))
-        for top in range(0, size[0], rows):
-            yield resized_rows(values.float(), size, self.mode, top, min(top + rows, size[0]))
+        for part in weights.split(rows):
+            strip = part @ values.float()
+            yield F.interpolate(strip, (len(part), size[1]), mode=self.mode)
 
 
 class OwnUpsampler(Upsampler):

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ..strips import resized_rows
 from .base import LinearUpsampler, Size, fit_guide
 
-REACH = 1.0  # radius of the windows, cells
+REACH = 1.0  # radius of the square windows, patches; at the border, of the part inside
 EPS = 1e-3  # smoothness: colours 0…1 that vary less than its root are taken for flat
 _STRIP_RADII = 16  # rows filtered at once, beside a halo of four radii, ...
 _STRIP_ELEMENTS = 2**26  # ... fewer where there are many channels
@@ -34,25 +34,20 @@ class GuidedFilter(LinearUpsampler):
         return guided_filter_strips(values.float(), fit_guide(guide, size))
 
 
-def guided_filter_strips(
-    values: Tensor, guide: Tensor, *, reach: float = REACH, eps: float = EPS
-) -> Iterator[Tensor]:
-    """Enlarge values bilinearly to the guide and filter them, strip by strip.
+def guided_filter_strips(values: Tensor, guide: Tensor) -> Iterator[Tensor]:
+    """Upsample values bilinearly to the guide and filter them, strip by strip.
 
     Args:
         values: (B, V, h, w).
         guide: (B, 3, H, W), colours 0…1.
-        reach: radius of the square windows, in low-resolution cells; a window at the border is the
-            part inside.
-        eps: weight that keeps the fits flat.
 
     Yields:
         (B, V, rows, W), from top to bottom.
     """
     batch, channels = values.shape[:2]
     height, width = guide.shape[2:]
-    cell = max(height / values.shape[2], width / values.shape[3])
-    radius = max(1, round(reach * cell))
+    patch = max(height / values.shape[2], width / values.shape[3])
+    radius = max(1, round(REACH * patch))
     most = _STRIP_ELEMENTS // (batch * channels * width)
     rows = min(_STRIP_RADII * radius, max(2 * radius, most))
     for top in range(0, height, rows):
@@ -61,11 +56,11 @@ def guided_filter_strips(
         first, last = max(0, top - 2 * radius), min(height, bottom + 2 * radius)
         strip = guide.new_empty(batch, channels, bottom - top, width)
         for index, image in enumerate(guide[:, :, first:last]):
-            fit = _Fit(image, radius, eps)
+            fit = _Fit(image, radius)
             for start in range(0, channels, fit.channels):
                 group = values[index : index + 1, start : start + fit.channels]
-                enlarged = resized_rows(group, (height, width), "bilinear", first, last)[0]
-                filtered = fit(enlarged)[:, top - first : bottom - first]
+                upsampled = resized_rows(group, (height, width), first, last)[0]
+                filtered = fit(upsampled)[:, top - first : bottom - first]
                 strip[index, start : start + fit.channels] = filtered
         yield strip
 
@@ -77,7 +72,7 @@ class _Fit:
     multiplying by the inverse, and rounds less.
     """
 
-    def __init__(self, guide: Tensor, radius: int, eps: float) -> None:
+    def __init__(self, guide: Tensor, radius: int) -> None:
         self.guide, self.radius = guide, radius
         self.channels = max(1, _PIXELS // guide[0].numel())
         self.share = 1 / _window_sums(torch.ones_like(guide[:1]), radius)[0]  # of each pixel
@@ -86,12 +81,12 @@ class _Fit:
             _window_sums(guide[k] * guide[k:], radius) * self.share - self.mean[k] * self.mean[k:]
             for k in range(3)
         )  # the upper triangle of their covariance
-        first = a + eps
+        first = a + EPS
         self.b, self.c = b / first, c / first
-        second = d + eps - self.b * b
+        second = d + EPS - self.b * b
         rest = e - self.b * c
         self.e = rest / second
-        third = f + eps - self.c * c - self.e * rest
+        third = f + EPS - self.c * c - self.e * rest
         self.inverses = self.share / torch.stack([first, second, third])  # of D, over pixels
 
     def __call__(self, values: Tensor) -> Tensor:

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from models.device import is_out_of_memory
 from models.images import load_image
-from models.memory import is_out_of_memory
 from models.vocabulary import Vocabulary
 
 from ..drawing.picture import save_picture

@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from models.memory import is_out_of_memory
+from models.device import is_out_of_memory
 from pipeline.app import explore
 from pipeline.app.compare import ARMS
 from pipeline.app.options import SCENE

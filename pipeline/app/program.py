@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from models.memory import is_out_of_memory
+from models.device import is_out_of_memory
 
 # What asks a program to end besides Ctrl-C: `kill`, a batch system's time limit; a closed terminal.
 _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]

@@ -10,6 +10,7 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 from models.images import load_image
+from tests.models.checkpoints import one_line
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -142,12 +143,6 @@ def test_wrong_arrays(array, message):
 def test_wrong_type():
     with pytest.raises(ValueError, match="got list"):
         load_image([[1, 2], [3, 4]])
-
-
-def one_line(error: pytest.ExceptionInfo) -> str:
-    text = str(error.value)
-    assert "\n" not in text
-    return text
 
 
 def test_missing_file(tmp_path):

@@ -37,6 +37,13 @@ def masks(model, image) -> Sam2Masks:
     return masks
 
 
+@pytest.fixture(scope="module")
+def scene() -> np.ndarray:
+    return render_scene(
+        load_world(), np.random.default_rng(1), size=(96, 144), objects=(2, 2), side=(40, 60)
+    ).image
+
+
 @pytest.fixture
 def prompts() -> tuple[np.ndarray, np.ndarray]:
     """Five prompts of up to three points, padded in several places."""
@@ -196,23 +203,11 @@ def test_bad_image(model, bad):
         Sam2Masks(model).set_image(bad)
 
 
-def test_automatic_masks_of_an_image_that_is_not_square(model, image):
-    records = Sam2Masks(model).automatic(
-        image, AutomaticMasks(points_per_side=2, predicted_iou=0.0, stability=0.0)
-    )
-    assert records
-    assert all(r["segmentation"].shape == (HEIGHT, WIDTH) for r in records)
-    assert all(r["segmentation"].dtype == bool for r in records)
-
-
-def test_automatic_masks_share_the_embedding(monkeypatch):
+def test_automatic_masks_share_the_embedding(scene, monkeypatch):
     """One encoding, and the masks of a generator that encodes for itself."""
     from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
     model = load_sam2(PRESETS["tiny"].sam)
-    scene = render_scene(
-        load_world(), np.random.default_rng(1), size=(96, 144), objects=(2, 2), side=(40, 60)
-    ).image
     # The tiny model's masks are less stable than those that SAM's thresholds were made for.
     generator = SAM2AutomaticMaskGenerator(
         model, points_per_side=6, pred_iou_thresh=0.4, stability_score_thresh=0.05
@@ -232,6 +227,7 @@ def test_automatic_masks_share_the_embedding(monkeypatch):
     assert len(records) == len(expected) > 1
     for record, other in zip(records, expected, strict=True):
         one, two = record["segmentation"], other["segmentation"]
+        assert one.shape == scene.shape[:2] and one.dtype == bool
         assert (one & two).sum() > 0.99 * (one | two).sum() > 0
         assert record["predicted_iou"] == pytest.approx(other["predicted_iou"], abs=1e-4)
 
@@ -247,11 +243,8 @@ def test_no_automatic_masks(masks, image):
         AutomaticMasks(points_per_side=0)
 
 
-def test_the_tiny_preset_finds_masks_with_its_own_settings():
+def test_the_tiny_preset_finds_masks_with_its_own_settings(scene):
     preset = PRESETS["tiny"].sam
-    scene = render_scene(
-        load_world(), np.random.default_rng(1), size=(96, 144), objects=(2, 2), side=(40, 60)
-    ).image
     few = dataclasses.replace(preset.automatic, points_per_side=6)
     masks = Sam2Masks(load_sam2(preset))
     assert len(masks.automatic(scene, few)) > 1

@@ -5,13 +5,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from models import scoring
 from models.scoring import (
     apply_area_threshold,
     class_probabilities,
-    predict,
-    resize_rows,
+    class_probabilities_at,
+    to_labels,
     vote_by_masks,
 )
+from models.vocabulary import Vocabulary
 from tests.golden import load, max_error
 
 GOLDEN = load("sclip_slide")
@@ -23,7 +25,7 @@ def test_matches_reference():
     )
     probs = apply_area_threshold(probs, GOLDEN["area_thd"].item())
     assert max_error(probs, GOLDEN["probs"]) < 1e-5
-    assert torch.equal(predict(probs, GOLDEN["prob_thd"].item(), 0), GOLDEN["prediction"])
+    assert torch.equal(to_labels(probs, GOLDEN["prob_thd"].item(), 0), GOLDEN["prediction"])
 
 
 def test_a_class_takes_its_best_word():
@@ -91,31 +93,41 @@ def test_area_threshold_with_background_last_and_without_foreground():
 
 def test_unsure_pixels_become_background():
     probs = torch.tensor([[[0.1, 0.3]], [[0.3, 0.2]], [[0.5, 0.25]]])
-    assert predict(probs).tolist() == [[2, 0]]
-    assert predict(probs, 0.4, background_index=1).tolist() == [[2, 1]]
-    assert predict(probs, 0.5, background_index=0).tolist() == [[2, 0]]  # not below: stays
+    assert to_labels(probs).tolist() == [[2, 0]]
+    assert to_labels(probs, 0.4, background_index=1).tolist() == [[2, 1]]
+    assert to_labels(probs, 0.5, background_index=0).tolist() == [[2, 0]]  # not below: stays
 
 
 def test_thresholds_without_a_background_are_refused():
     probs = torch.rand(3, 2, 2)
     with pytest.raises(ValueError, match=r"prob_thd 0.1 needs a background class"):
-        predict(probs, 0.1)
+        to_labels(probs, 0.1)
     with pytest.raises(ValueError, match="one of the 3 classes, got 3"):
-        predict(probs, 0.1, 3)
+        to_labels(probs, 0.1, 3)
     with pytest.raises(ValueError, match="one of the 3 classes, got -1"):
         apply_area_threshold(probs, 0.1, -1)
 
 
-@pytest.mark.parametrize("size", [(7, 5), (40, 23), (3, 90)])
-def test_strips_equal_the_whole_resize(size):
-    scores = torch.randn(4, 9, 13, generator=torch.Generator().manual_seed(0))
-    whole = F.interpolate(scores[None], size, mode="bilinear")[0]
-    for rows in (1, 2, 5, size[0]):
-        strips = [
-            resize_rows(scores, size, top, min(top + rows, size[0]))
-            for top in range(0, size[0], rows)
-        ]
-        assert max_error(torch.cat(strips, 1), whole) < 1e-5
+@pytest.mark.parametrize("merge", [False, True])
+def test_more_classes_than_a_byte_counts(merge, monkeypatch):
+    """1,203 classes, every third with a synonym, and a background; strips of one row."""
+    monkeypatch.setattr(scoring, "_STRIP_ELEMENTS", 1)
+    names = [f"thing {i},other {i}" if i % 3 == 0 else f"thing {i}" for i in range(1203)]
+    vocabulary = Vocabulary.parse(names, ["sky", "wall"])
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(len(vocabulary.query_words), 2, 3, generator=generator)
+    probs = class_probabilities_at((5, 7), scores, vocabulary, 3.0, merge_synonyms=merge)
+    assert probs.shape == (1204, 5, 7)
+    large = F.interpolate(scores[None], (5, 7), mode="bilinear")[0]
+    classes = torch.tensor(vocabulary.word_class)
+    groups = [large[classes == k] for k in range(1204)]
+    if merge:
+        groups = [group.amax(0, keepdim=True) for group in groups[:-1]] + groups[-1:]
+    words = torch.cat(groups).mul(3).softmax(0).split([len(group) for group in groups])
+    expected = torch.stack([word.amax(0) for word in words])
+    assert max_error(probs, expected) < 1e-6
+    labels = to_labels(probs)
+    assert labels.max() > 255 and torch.equal(labels, expected.argmax(0))
 
 
 def test_masks_vote_and_the_smallest_decides():

@@ -18,7 +18,7 @@ from models.presets import (
     SamPreset,
     Source,
 )
-from models.sam2_networks import available_configs, build_sam2
+from models.sam2_networks import build_sam2, find_config
 from models.weight_files import WeightsError, WeightsNotFoundError, read_state_dict
 from models.weights import (
     build_clip,
@@ -196,7 +196,7 @@ def test_published_sam2(config, repo_id, filename):
     expected = Source(repo_id=repo_id, filenames=(filename,))
     for name in (config, f"{folder}/{config}", f"configs/{folder}/{config}"):
         assert published_sam2(name) == expected
-    assert config in available_configs()
+    assert find_config(config).name == config
 
 
 def test_configurations_without_a_published_checkpoint(tmp_path):

@@ -17,20 +17,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...datasets.voc import VocDataset
+from ...datasets.base import Dataset
 from ...drawing.layout import save_array
-from ...evaluate import image_table, results, score
 from ...files.atomic import write_atomically
+from ...record import ROOT
 from ..arm_scores import ArmScores
 from ..predict import Failure, read_prediction
-from ..settings import ROOT, recorded_settings
+from ..score import image_table, results, score
+from ..settings import recorded_settings
 from .contact_sheet import Row, draw_contact_sheet, pick
 from .plots import save_plots
 from .report import markdown
 
 
 def write_outputs(
-    dataset: VocDataset,
+    dataset: Dataset,
     arms: Sequence[str],
     output: Path,
     failed: Sequence[Failure],
@@ -84,7 +85,7 @@ def write_outputs(
 
 
 def _sheet(
-    dataset: VocDataset, scores: dict[str, ArmScores], output: Path, arm: str, data: dict[str, Any]
+    dataset: Dataset, scores: dict[str, ArmScores], output: Path, arm: str, data: dict[str, Any]
 ) -> None:
     """The images that an arm wins and loses most against the baseline."""
     baseline, labels = data["settings"]["baseline"], data["labels"]
@@ -132,6 +133,8 @@ def commit() -> str | None:
             ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True
         ).stdout.strip()
 
+    if not (ROOT / ".git").exists():  # installed: a repository around it is another's
+        return None
     try:
         changed = bool(git("status", "--porcelain", "-uno"))
         return git("rev-parse", "--short=12", "HEAD") + "+" * changed

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.loftup.network import LoftUp, Window, scale_colours
+from models.loftup.guide import Window, scale_colours
+from models.loftup.network import LoftUp
 
 HALO = 2  # reach of LoftUp's two 3×3 convolutions, pixels
 _NEAR_OUTLINE = 0.75  # share of the windows
@@ -52,8 +53,8 @@ def upsample_windows(
 ) -> Tensor:
     """Several windows of every image at once: (B, C, h, w), (B, 3, H, W) -> (n, C, s, s).
 
-    Equal to `loftup(features[i : i + 1], images[i : i + 1], window)` one after the other, but that
-    the batch norms see all windows together. A window may be the whole image.
+    Equal to windows cut from the output of `loftup`, but that the batch norms see all of them, and
+    nothing else, together. A window may be the whole image.
     """
     net, (height, width) = loftup.upsampler, images.shape[2:]
     if side > min(height, width):

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.loftup.network import (
+from models.loftup.guide import Window, scale_colours
+from models.loftup.modules import (
     GRID_CHANNELS,
     GRID_FREQUENCIES,
     GRID_SIGNALS,
@@ -24,10 +25,8 @@ from models.loftup.network import (
     GUIDE_FREQUENCIES,
     GUIDE_SIGNALS,
     HEADS,
-    LoftUp,
-    Window,
-    scale_colours,
 )
+from models.loftup.network import LoftUp
 
 from .crops import batch_norms, recalibrate
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.backbones.base import Backbone
-from models.loftup.network import GUIDE_FREQUENCIES, GUIDE_SIGNALS, LoftUp
+from models.loftup.modules import GUIDE_FREQUENCIES, GUIDE_SIGNALS
+from models.loftup.network import LoftUp
 
 from .config import LoftUpConfig
 from .crops import Starts, upsample_windows

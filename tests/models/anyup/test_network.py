@@ -1,5 +1,7 @@
 """AnyUp against reference values, by hand, and its tiles against the whole."""
 
+import weakref
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,7 +10,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.plain.anyup import plain_anyup
 from models.anyup import encoders as anyup_encoders
-from models.anyup.encoders import Rows, pooled
 from models.anyup.network import AnyUp, window_bounds
 from models.strips import assemble
 from tests.golden import load, max_error, weights
@@ -31,9 +32,8 @@ def random_inputs(batch: int = 3, size: tuple[int, int] = (45, 70)) -> tuple[Ten
 
 @pytest.mark.parametrize("tile", [(32, 64), (7, 5)])
 @pytest.mark.parametrize(("case", "size"), [("case0", None), ("case1", (40, 42))])
-@pytest.mark.parametrize("keep", [2**27, 0])
-def test_matches_reference(anyup, case, size, tile, keep):
-    anyup.tile, anyup.keep = tile, keep
+def test_matches_reference(anyup, case, size, tile):
+    anyup.tile = tile
     image, features = GOLDEN[f"{case}.image"], GOLDEN[f"{case}.features"]
     assert max_error(anyup(image, features, size), GOLDEN[f"{case}.output"]) < 1e-5
     plain = plain_anyup(anyup, image, features, size)
@@ -64,14 +64,15 @@ def test_rows_of_filter_answers_equal_all_at_once(anyup):
     assert max_error(anyup(image, features), whole) < 1e-5
 
 
-# Everything is kept; the encoded image alone; nothing.
-@pytest.mark.parametrize("keep", [2**27, 3 * 32 * 45 * 70, 0])
+@pytest.mark.parametrize("copied", [2**25, 0])
 @pytest.mark.parametrize("size", [(45, 70), (20, 31), (60, 81)])
-def test_rows_made_again_equal_the_plain_computation(anyup, keep, size, monkeypatch):
+def test_encoders_in_place_equal_the_plain_computation(anyup, copied, size, monkeypatch):
     monkeypatch.setattr(anyup_encoders, "_CHUNK_PIXELS", 3 * 70 * 2)  # two rows
     image, features = random_inputs()
-    anyup.keep, anyup.tile = keep, (23, 40)
+    before = image.clone()
+    anyup.copied, anyup.tile = copied, (23, 40)
     assert max_error(anyup(image, features, size), plain_anyup(anyup, image, features, size)) < 1e-5
+    assert torch.equal(image, before)
 
 
 def test_bfloat16_loses_no_more_than_the_plain_computation_does(anyup):
@@ -79,40 +80,33 @@ def test_bfloat16_loses_no_more_than_the_plain_computation_does(anyup):
     plain = plain_anyup(anyup, image, features)
     with torch.autocast("cpu", torch.bfloat16):
         loss = max_error(plain_anyup(anyup, image, features).float(), plain)
-        for anyup.keep in (2**27, 0):
-            assert max_error(anyup(image, features).float(), plain) < 1.5 * loss
+        assert max_error(anyup(image, features).float(), plain) < 1.5 * loss
 
 
-class Largest(TorchDispatchMode):
-    """Remembers the most elements that any tensor made has had."""
+class Maps(TorchDispatchMode):
+    """Counts the tensors as large as a map that are held at the same time."""
 
-    elements = 0
+    def __init__(self, elements: int) -> None:
+        super().__init__()
+        self.elements, self.most, self.made = elements, 0, []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         output = func(*args, **(kwargs or {}))
-        if isinstance(output, Tensor):
-            self.elements = max(self.elements, output.numel())
+        if isinstance(output, Tensor) and output.numel() >= self.elements:
+            self.made = [made for made in (*self.made, weakref.ref(output)) if made() is not None]
+            self.most = max(self.most, len({made().data_ptr() for made in self.made}))
         return output
 
 
-def test_nothing_as_large_as_the_image_at_full_width_is_made(anyup, monkeypatch):
+@pytest.mark.parametrize(("copied", "most"), [(2**25, 2), (0, 1)])
+def test_one_map_of_a_large_image_is_held(anyup, copied, most, monkeypatch):
     monkeypatch.setattr(anyup_encoders, "_CHUNK_PIXELS", 400)
-    anyup.tile, anyup.keep, anyup.key_features_encoder[0].chunk_responses = (8, 16), 0, 1
-    image, features = random_inputs(batch=1, size=(120, 200))
-    with Largest() as largest:
-        for _ in anyup.strips(features, image, features, (120, 200)):
+    anyup.tile, anyup.copied, anyup.key_features_encoder[0].chunk_responses = (8, 16), copied, 1
+    image, features = random_inputs(batch=1, size=(60, 100))
+    with torch.no_grad(), Maps(32 * 60 * 100) as maps:
+        for _ in anyup.strips(features, image, features, (60, 100)):
             pass
-    assert largest.elements <= max(image.numel(), 32 * (8 + 2) * (200 + 2))  # a strip and its halo
-
-
-@pytest.mark.parametrize("size", [(4, 3), (9, 14), (13, 30), (1, 1), (2, 40)])
-def test_pooled_rows(size):
-    x = torch.randn(2, 3, 9, 14)
-    found = pooled(Rows.of(x), size)
-    expected = F.adaptive_avg_pool2d(x, size)
-    torch.testing.assert_close(found(0, size[0]), expected, atol=1e-6, rtol=0)
-    middle = found(size[0] // 3, size[0] // 3 + 1)
-    torch.testing.assert_close(middle, expected[:, :, size[0] // 3][:, :, None], atol=1e-6, rtol=0)
+    assert maps.most == most
 
 
 def test_batch_mates_do_not_matter(anyup):

@@ -1,5 +1,7 @@
 """The guided filter by hand, and its strips against the whole."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from torch.nn import functional as F
 
 from models.strips import assemble
 from models.upsamplers import guided_filter as module
-from models.upsamplers.guided_filter import EPS, guided_filter_strips
+from models.upsamplers.guided_filter import guided_filter_strips
 
 
 def smooth_noise(*shape: int) -> torch.Tensor:
@@ -15,9 +17,12 @@ def smooth_noise(*shape: int) -> torch.Tensor:
     return F.interpolate(noise, shape[2:], mode="bilinear")
 
 
-def guided_filter(guide: torch.Tensor, values: torch.Tensor, radius: int, eps: float = EPS):
+def guided_filter(
+    guide: torch.Tensor, values: torch.Tensor, radius: int, eps: float = module.EPS
+) -> torch.Tensor:
     """Of values at the guide's own size; images here are lower than a strip."""
-    (whole,) = guided_filter_strips(values, guide, reach=radius, eps=eps)
+    with mock.patch.multiple(module, REACH=radius, EPS=eps):
+        (whole,) = guided_filter_strips(values, guide)
     return whole
 
 

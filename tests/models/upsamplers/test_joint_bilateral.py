@@ -1,5 +1,7 @@
 """Joint bilateral upsampling by hand."""
 
+from unittest import mock
+
 import pytest
 import torch
 
@@ -9,7 +11,8 @@ from models.upsamplers.joint_bilateral import joint_bilateral_strips
 
 
 def upsample(values: torch.Tensor, guide: torch.Tensor, **settings: float) -> torch.Tensor:
-    return assemble(joint_bilateral_strips(values, guide, **settings), guide.shape[2])
+    with mock.patch.multiple(joint_bilateral, **settings or {"RADIUS": joint_bilateral.RADIUS}):
+        return assemble(joint_bilateral_strips(values, guide), guide.shape[2])
 
 
 def by_definition(values, guide, radius, sigma_space, sigma_colour) -> torch.Tensor:
@@ -40,7 +43,7 @@ def test_it_is_the_published_formula(monkeypatch, tile):
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(3, 2, 4, 5, generator=generator)
     guide = torch.rand(3, 3, 8, 15, generator=generator)
-    found = upsample(values, guide, radius=1, sigma_space=0.8, sigma_colour=0.5)
+    found = upsample(values, guide, RADIUS=1, SIGMA_SPACE=0.8, SIGMA_COLOUR=0.5)
     for index in range(3):
         expected = by_definition(values[index], guide[index], 1, 0.8, 0.5)
         torch.testing.assert_close(found[index], expected, atol=1e-5, rtol=0)
@@ -71,4 +74,4 @@ def test_values_do_not_cross_an_edge():
 def test_a_colour_that_no_cell_has():
     guide = torch.zeros(1, 3, 16, 16)
     guide[:, :, 3, 3] = 100.0
-    assert upsample(torch.ones(1, 1, 2, 2), guide, sigma_colour=0.01).isfinite().all()
+    assert upsample(torch.ones(1, 1, 2, 2), guide, SIGMA_COLOUR=0.01).isfinite().all()
