@@ -11,14 +11,7 @@ from torch import Tensor, nn
 
 from .anyup.network import AnyUp
 from .loftup.network import LoftUp
-from .presets import (
-    ANYUPS,
-    DEFAULT_ANYUP,
-    LOFTUPS,
-    ClipPreset,
-    SamPreset,
-    Source,
-)
+from .presets import ANYUPS, DEFAULT_ANYUP, LOFTUPS, ClipPreset, SamPreset, Source
 from .weight_files import WeightsError, read_state_dict, resolve
 
 Tokenizer = Callable[[list[str]], Tensor]  # texts -> (N, context) int64

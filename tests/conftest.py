@@ -13,13 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from models.loftup.network import LoftUp
-from models.presets import (
-    MODELS,
-    ClipPreset,
-    Preset,
-    SamPreset,
-    Source,
-)
+from models.presets import MODELS, ClipPreset, Preset, SamPreset, Source
 from models.protocols import Protocol
 from models.sam2_networks import build_sam2
 from models.weights import build_clip

@@ -21,12 +21,7 @@ from torch import Tensor, nn
 
 from ..clip_dense import dense_features, visual_tower
 from ..dense_methods import get_method
-from ..presets import (
-    PRESETS,
-    ClipPreset,
-    Source,
-    get_preset,
-)
+from ..presets import PRESETS, ClipPreset, Source, get_preset
 from ..text import Tokenizer
 from ..weight_files import WeightsNotFoundError, read_state_dict, resolve
 from ..weights import build_clip, load_clip, load_strictly

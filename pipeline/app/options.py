@@ -9,10 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from models.presets import (
-    PRESETS,
-    get_preset,
-)
+from models.presets import PRESETS, get_preset
 from models.protocols import get_protocol
 from models.upsamplers.registry import UPSAMPLERS, load_own
 from models.vocabulary import Vocabulary, parse_thresholds

@@ -15,12 +15,7 @@ from tqdm import tqdm
 
 from ..files.atomic import write_atomically
 from ..files.label_png import write_index_png
-from ..world.scenes import (
-    VOC_NOUNS,
-    Scene,
-    load_world,
-    render_scene,
-)
+from ..world.scenes import VOC_NOUNS, Scene, load_world, render_scene
 from .voc import CLASSES
 
 # First number of every seed here. Training, validation and the other benchmark have others.

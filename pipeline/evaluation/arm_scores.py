@@ -17,13 +17,7 @@ from models.presets import GRID_PROMPTS
 
 from ..datasets.base import GroundTruth
 from ..files.rle import decode_rle
-from .metrics import (
-    class_accuracy,
-    class_iou,
-    iou_counts,
-    iou_percent,
-    pixel_accuracy,
-)
+from .metrics import class_accuracy, class_iou, iou_counts, iou_percent, pixel_accuracy
 from .object_metrics import ObjectScore, mask_true_iou, summarize_sizes
 from .scores import ImageScores
 

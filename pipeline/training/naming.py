@@ -12,12 +12,7 @@ from torch.nn import functional as F
 
 from models.text import DEFAULT_TEMPLATES, encode_words
 
-from ..world.scenes import (
-    VOC_NOUNS,
-    Scene,
-    World,
-    render_scene,
-)
+from ..world.scenes import VOC_NOUNS, Scene, World, render_scene
 
 EVAL_NOUNS = (*VOC_NOUNS, "tree", "building")
 BACKGROUND = ("background", "backdrop")

@@ -8,12 +8,7 @@ from torch import nn
 from models import clip_dense
 from models.clip_dense import dense_features
 from models.dense_methods import METHODS
-from tests.golden import (
-    load,
-    max_error,
-    tiny_clip,
-    weights,
-)
+from tests.golden import load, max_error, tiny_clip, weights
 
 GOLDEN = load("sclip")
 

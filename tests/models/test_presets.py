@@ -5,21 +5,10 @@ import json
 import open_clip
 import pytest
 
-from models.presets import (
-    LOFTUPS,
-    PRESETS,
-    get_preset,
-    loftup_for,
-)
+from models.presets import LOFTUPS, PRESETS, get_preset, loftup_for
 from models.protocols import get_protocol
 from models.sam2_networks import find_config
-from models.weights import (
-    build_clip,
-    load_clip,
-    load_loftup,
-    load_sam2,
-    published_sam2,
-)
+from models.weights import build_clip, load_clip, load_loftup, load_sam2, published_sam2
 
 
 def test_names():

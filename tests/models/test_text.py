@@ -6,18 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.text import (
-    DEFAULT_TEMPLATES,
-    TextEncoder,
-    encode_texts,
-    encode_words,
-)
-from tests.golden import (
-    load,
-    max_error,
-    tiny_clip,
-    weights,
-)
+from models.text import DEFAULT_TEMPLATES, TextEncoder, encode_texts, encode_words
+from tests.golden import load, max_error, tiny_clip, weights
 
 GOLDEN = load("sclip")
 TEMPLATES = (lambda word: f"a {word}", lambda word: f"one more big {word}")

@@ -18,12 +18,7 @@ from torch import nn
 
 from models import weight_files
 from models.presets import LOFTUPS, Source
-from models.weight_files import (
-    WeightsError,
-    WeightsNotFoundError,
-    read_state_dict,
-    resolve,
-)
+from models.weight_files import WeightsError, WeightsNotFoundError, read_state_dict, resolve
 from models.weights import load_loftup
 from tests import hub
 from tests.hub import use_hub

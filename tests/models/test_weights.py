@@ -10,14 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from models.anyup.network import AnyUp
-from models.presets import (
-    ANYUPS,
-    LOFTUPS,
-    PRESETS,
-    ClipPreset,
-    SamPreset,
-    Source,
-)
+from models.presets import ANYUPS, LOFTUPS, PRESETS, ClipPreset, SamPreset, Source
 from models.sam2_networks import build_sam2, find_config
 from models.weight_files import WeightsError, WeightsNotFoundError, read_state_dict
 from models.weights import (

@@ -24,12 +24,7 @@ from models.windows import (
     whole_image_scores,
     window_slices,
 )
-from tests.golden import (
-    load,
-    max_error,
-    tiny_clip,
-    weights,
-)
+from tests.golden import load, max_error, tiny_clip, weights
 
 GOLDEN = load("sclip_slide")
 TEXT = GOLDEN["text"]

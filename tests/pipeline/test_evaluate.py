@@ -23,13 +23,7 @@ from pipeline.evaluation.score import image_table, results, score, scoring_proto
 from pipeline.result import encode_rle
 from pipeline.segmenter import Segmenter
 
-from .datasets.voc_folders import (
-    RANDOM_PROTOCOL,
-    blocks,
-    cut_short,
-    write_prediction,
-    write_voc,
-)
+from .datasets.voc_folders import RANDOM_PROTOCOL, blocks, cut_short, write_prediction, write_voc
 
 TRUTH = {
     "small": blocks((20, 10), (12, 10, 0, 20, 10)),

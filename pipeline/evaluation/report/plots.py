@@ -14,14 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...files.atomic import write_atomically
-from .numbers import (
-    METRICS,
-    class_differences,
-    is_oracle,
-    number,
-    signed,
-    stages,
-)
+from .numbers import METRICS, class_differences, is_oracle, number, signed, stages
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,12 +16,7 @@ from torch import Tensor, nn
 
 from models.text import DEFAULT_TEMPLATES
 
-from ...world.scenes import (
-    VARIED,
-    Scene,
-    World,
-    render_scene,
-)
+from ...world.scenes import VARIED, Scene, World, render_scene
 from ..loop import Run
 from ..naming import BACKGROUND, EVAL_NOUNS
 

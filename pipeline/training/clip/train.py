@@ -22,12 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.clip_dense import (
-    dense_features,
-    forward_trunk,
-    last_block,
-    project,
-)
+from models.clip_dense import dense_features, forward_trunk, last_block, project
 from models.device import pick_device
 from models.text import DEFAULT_TEMPLATES, encode_texts
 from models.weights import build_clip
@@ -36,21 +31,9 @@ from ...evaluation.metrics import confusion, mean_iou
 from ...world.scenes import World, load_world
 from ..loop import MovingAverage, Run
 from ..memory import freed_memory_returned
-from ..naming import (
-    BACKGROUND,
-    Namer,
-    enlarge,
-    held_out_scene,
-)
+from ..naming import BACKGROUND, Namer, enlarge, held_out_scene
 from ..optimizers import MuonAdamW
-from .examples import (
-    PLAIN_TEMPLATES,
-    SIDE,
-    Batch,
-    Batches,
-    Names,
-    normalise,
-)
+from .examples import PLAIN_TEMPLATES, SIDE, Batch, Batches, Names, normalise
 
 logger = logging.getLogger(__name__)
 

@@ -20,14 +20,7 @@ from ...evaluation.metrics import IGNORE
 from ...files.label_png import read_index_png
 from ...world.scenes import load_world
 from .sa1b import Report, read_sa1b
-from .samples import (
-    RenderedScenes,
-    Sample,
-    Source,
-    central_view,
-    compact,
-    random_view,
-)
+from .samples import RenderedScenes, Sample, Source, central_view, compact, random_view
 
 logger = logging.getLogger(__name__)
 

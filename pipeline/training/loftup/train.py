@@ -28,12 +28,7 @@ from .crops import freeze_norms, recalibrate
 from .local_start import start_locally
 from .pool import Pool, norms_generator, step_generator
 from .processes import Processes
-from .records import (
-    Best,
-    Settings,
-    TensorBoard,
-    draw_curves,
-)
+from .records import Best, Settings, TensorBoard, draw_curves
 from .samples import Source
 from .stage import Stage, prepare
 from .stage1 import FirstStage

@@ -17,12 +17,7 @@ from models.loftup.network import LoftUp, restore_text_space
 from ...evaluation.metrics import confusion, edge_band, mean_iou
 from ...world.scenes import World
 from ..naming import Namer, enlarge, held_out_scene
-from .samples import (
-    RenderedScenes,
-    Sample,
-    Source,
-    scene_masks,
-)
+from .samples import RenderedScenes, Sample, Source, scene_masks
 from .stage import Stage, mean_cosine
 from .targets import Example, stage1_target
 

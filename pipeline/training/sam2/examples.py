@@ -14,12 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...world.scenes import (
-    VARIED,
-    Scene,
-    World,
-    render_scene,
-)
+from ...world.scenes import VARIED, Scene, World, render_scene
 
 # A point is 1 (object) or 0 (not object); a box is the two points 2 (top left), 3 (bottom right).
 INSIDE, OUTSIDE, TOP_LEFT, BOTTOM_RIGHT = 1, 0, 2, 3

@@ -9,15 +9,7 @@ import pytest
 from PIL import Image
 
 from pipeline.app import explore
-from pipeline.app.explore import (
-    Explorer,
-    Question,
-    describe,
-    draw,
-    mask_at,
-    parse_words,
-    summary,
-)
+from pipeline.app.explore import Explorer, Question, describe, draw, mask_at, parse_words, summary
 from pipeline.drawing.picture import fit
 from pipeline.files.label_png import read_index_png
 from pipeline.segmenter import Segmenter

@@ -16,14 +16,7 @@ from models.images import load_image
 from models.vocabulary import Vocabulary
 from pipeline.app.folder import check_output, result_file, segment_folder
 from pipeline.result import Segmentation, decode_rle
-from tests.pipeline.app.folder_runs import (
-    NAMES,
-    WORDS,
-    FastSegmenter,
-    contents,
-    rows,
-    save_image,
-)
+from tests.pipeline.app.folder_runs import NAMES, WORDS, FastSegmenter, contents, rows, save_image
 
 
 def test_what_is_written(photos, tmp_path):

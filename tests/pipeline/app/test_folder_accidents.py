@@ -11,13 +11,7 @@ import pipeline.app.folder
 from pipeline.app.folder import result_file, segment_folder
 from pipeline.files.atomic import AtomicFile
 from tests.disk import full_disk
-from tests.pipeline.app.folder_runs import (
-    WORDS,
-    FastSegmenter,
-    contents,
-    rows,
-    save_image,
-)
+from tests.pipeline.app.folder_runs import WORDS, FastSegmenter, contents, rows, save_image
 
 
 def die_at(write: int, monkeypatch) -> None:

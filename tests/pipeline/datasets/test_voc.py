@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.datasets.voc import (
-    CLASSES,
-    IGNORE,
-    LABELS,
-    VocDataset,
-)
+from pipeline.datasets.voc import CLASSES, IGNORE, LABELS, VocDataset
 from pipeline.drawing.palette import voc_palette
 
 SIZE = (3, 5)  # H ≠ W

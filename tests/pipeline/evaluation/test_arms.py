@@ -19,21 +19,11 @@ from pipeline.config import PipelineConfig
 from pipeline.datasets.base import GroundTruth
 from pipeline.datasets.voc import CLASSES, LABELS
 from pipeline.evaluation.arms import BASES as KNOWN
-from pipeline.evaluation.arms import (
-    MODIFIERS,
-    ORACLES,
-    parse_arm,
-    parse_arms,
-)
+from pipeline.evaluation.arms import MODIFIERS, ORACLES, parse_arm, parse_arms
 from pipeline.evaluation.runner import ArmRunner
 from pipeline.world.scenes import load_world, render_scene
 
-from ..datasets.voc_folders import (
-    RANDOM_NAMES,
-    RANDOM_PROTOCOL,
-    blocks,
-    coloured_noise,
-)
+from ..datasets.voc_folders import RANDOM_NAMES, RANDOM_PROTOCOL, blocks, coloured_noise
 
 SIZE = (60, 101)
 WITHOUT_BACKGROUND = dataclasses.replace(RANDOM_PROTOCOL, name="random-20", background=())

@@ -13,13 +13,7 @@ from pipeline.datasets.voc import IGNORE, LABELS, VocDataset
 from pipeline.evaluation.report.outputs import commit, readable_json, write_outputs
 from pipeline.result import encode_rle
 
-from ...datasets.voc_folders import (
-    RANDOM_PROTOCOL,
-    blocks,
-    cut_short,
-    write_prediction,
-    write_voc,
-)
+from ...datasets.voc_folders import RANDOM_PROTOCOL, blocks, cut_short, write_prediction, write_voc
 
 TRUTH = {
     "a": blocks((48, 70), (12, 5, 5, 40, 30)),

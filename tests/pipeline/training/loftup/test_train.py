@@ -20,12 +20,7 @@ from pipeline.training.loftup.processes import Processes
 from pipeline.training.loftup.samples import RenderedScenes, Sample
 from pipeline.training.loftup.stage1 import FirstStage
 from pipeline.training.loftup.stage2 import SecondStage
-from pipeline.training.loftup.train import (
-    RunOptions,
-    build_stage,
-    export_best,
-    train,
-)
+from pipeline.training.loftup.train import RunOptions, build_stage, export_best, train
 from pipeline.training.loftup.validation import WAYS, Validator, principal_colours
 from pipeline.training.loop import Run, blend, drop_rows_from
 from pipeline.world.scenes import load_world

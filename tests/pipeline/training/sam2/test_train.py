@@ -12,13 +12,7 @@ from models.sam2_networks import build_sam2
 from pipeline.training.loop import Run
 from pipeline.training.sam2 import scenes as sam2_scenes
 from pipeline.training.sam2 import train as training
-from pipeline.training.sam2.examples import (
-    coarse_mask,
-    make_batch,
-    mirror,
-    point_prompt,
-    pole,
-)
+from pipeline.training.sam2.examples import coarse_mask, make_batch, mirror, point_prompt, pole
 from pipeline.training.sam2.scenes import SceneSource
 from pipeline.world.scenes import Scene, load_world
 
