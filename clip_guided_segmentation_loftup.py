@@ -218,12 +218,12 @@ def _run(args: argparse.Namespace) -> int:
         written.extend(export.paths)
 
     def save_maps() -> None:
+        assert result.probs is not None  # they were asked for
         save_heatmaps(maps, result.probs, result.class_names, kind=args.heatmap_format)
         written.append(maps)
 
-    saves: list[tuple[Path, Callable[[], object]]] = [
-        (args.output, lambda: save_picture(args.output, image, result))
-    ]
+    saves: list[tuple[Path, Callable[[], object]]] = []
+    saves.append((args.output, lambda: save_picture(args.output, image, result)))
     if args.save_json:
         saves.append((args.save_json, lambda: result.save_json(args.save_json)))
     if args.save_label_map:

@@ -167,17 +167,17 @@ class Segmentation:
     def __repr__(self) -> str:
         names = Counter(found.class_name for found in self)
         counts = [f"{n} {name}" for name, n in names.most_common(8)] + ["…"] * (len(names) > 8)
-        (height, width), what = self.size, ", ".join(counts) or "nothing"
-        return f"<Segmentation of {self.image_path or 'an image'}, {width}×{height}: {what}>"
+        image = f"{self.image_path or 'an image'}, {self.size[1]}×{self.size[0]}"
+        return f"<Segmentation of {image}: {', '.join(counts) or 'nothing'}>"
+
+    def class_name(self, index: int) -> str:
+        """Class name of mask `index`."""
+        return self.class_names[self.class_ids[index]]
 
     @property
     def size(self) -> tuple[int, int]:
         """(H, W) of the image."""
         return self.label_map.shape
-
-    def class_name(self, index: int) -> str:
-        """Class name of mask `index`."""
-        return self.class_names[self.class_ids[index]]
 
     def picture(self, image: ImageSource | None = None) -> np.ndarray:
         """(h, w, 3) uint8 RGB: masks, image, dense map and legend, as the program draws them.
@@ -191,9 +191,9 @@ class Segmentation:
 
         from .drawing.picture import draw_segmentation
 
-        for known in (image, self.image, self.image_path):
-            if known is not None:
-                return draw_segmentation(load_image(known), self)
+        known = [i for i in (image, self.image, self.image_path) if i is not None]
+        if known:
+            return draw_segmentation(load_image(known[0]), self)
         raise ValueError("this result does not know its image; give it: image=...")
 
     def save(self, path: str | Path, image: ImageSource | None = None) -> None:
@@ -252,16 +252,13 @@ class Segmentation:
             raise ImportError(
                 "to_supervision() needs the package supervision: pip install supervision"
             ) from error
-        names = [self.class_name(i) for i in range(len(self))]
+        names = np.array([found.class_name for found in self], dtype=str)
         return supervision.Detections(
             xyxy=self.boxes,
             mask=self.masks,
             confidence=self.scores,
             class_id=self.class_ids,
-            data={
-                "class_name": np.array(names, dtype=str),
-                "class_confidence": self.confidences,
-            },
+            data={"class_name": names, "class_confidence": self.confidences},
         )
 
     def save_label_map(self, path: str | Path) -> None:

@@ -233,6 +233,7 @@ def _segment(
         record = result.to_json_dict()
         record["image"]["sha256"] = digest
         if heatmaps:
+            assert result.probs is not None  # they were asked for
             save_heatmaps(heatmaps / file.name, result.probs, result.class_names, kind=kind)
         save_picture(result_file(output, "pictures", file.name), image, result)
         result.save_label_map(result_file(output, "labels", file.name))
