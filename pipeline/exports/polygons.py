@@ -87,7 +87,7 @@ def join_rings(rings: Sequence[np.ndarray]) -> np.ndarray:
     sides = [net.simplices[:, side] for side in ([0, 1], [1, 2], [2, 0])]
     # Of points at one place the net has one, and the others as its neighbours.
     pairs = np.concatenate([*sides, net.coplanar[:, [0, 2]]])
-    pairs = pairs[owner[pairs[:, 0]] != owner[pairs[:, 1]]]
+    pairs = np.sort(pairs[owner[pairs[:, 0]] != owner[pairs[:, 1]]], axis=1)
     distances = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1)
 
     vertex = list(range(len(points)))  # of every step of the walk
@@ -96,7 +96,7 @@ def join_rings(rings: Sequence[np.ndarray]) -> np.ndarray:
     following[ends - 1] = ends - lengths
     following = following.tolist()
     joined = DisjointSet(range(len(rings)))
-    for a, b in pairs[np.argsort(distances, kind="stable")].tolist():
+    for a, b in pairs[np.lexsort((*pairs.T, distances))].tolist():
         if joined.merge(int(owner[a]), int(owner[b])):
             # From a over to b's ring, all around it, and from b back to a.
             step = len(vertex)

@@ -80,8 +80,8 @@ def test_an_error_leaves_no_half_data_set(tmp_path):
         export.add(result((masks()["pixel"], 0, 0.5)))
         raise KeyboardInterrupt
     assert names(tmp_path) == [
-        "export.json", "labelme/sofá.json", "voc/SegmentationClass/sofá.png", "voc/SegmentationObject/sofá.png",
-        "yolo/labels/sofá.txt",
+        "export.json", "labelme/sofá.json", "voc/SegmentationClass/sofá.png",
+        "voc/SegmentationObject/sofá.png", "yolo/labels/sofá.txt",
     ]  # fmt: skip
 
 
