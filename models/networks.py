@@ -116,7 +116,7 @@ class Networks:
 
     def upsampler(self, config: DenseConfig, dtype: torch.dtype = torch.float32) -> Upsampler:
         """The upsampler of resolved settings."""
-        name, space = config.upsampler, config.text_space
+        name, space = config.upsampler, str(config.text_space)
         if not isinstance(name, str):
             return name  # type: ignore[return-value]  # the configuration has wrapped it
         row = UPSAMPLERS[name]

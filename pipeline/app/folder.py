@@ -102,9 +102,8 @@ def segment_folder(
                 try:
                     outcomes.append(_segment(segmenter, file, words, output, heatmaps))
                 except _FailedError as error:
-                    outcomes.append(
-                        Outcome(*map(str, file), "failed", reason=" ".join(str(error).split()))
-                    )
+                    reason = " ".join(str(error).split())
+                    outcomes.append(Outcome(str(file.path), file.name, "failed", reason=reason))
                     bar.set_postfix(failed=sum(o.status == "failed" for o in outcomes))
         _write_summary(output / "summary.csv", outcomes)
     except (KeyboardInterrupt, WriteError) as error:
@@ -221,7 +220,7 @@ def _segment(
         )
         record = result.to_json_dict()
         record["image"]["sha256"] = digest
-        if heatmaps:
+        if heatmaps and result.probs is not None:
             save_heatmaps(heatmaps / file.name, result.probs, result.class_names)
         save_picture(result_file(output, "pictures", file.name), image, result)
         result.save_label_map(result_file(output, "labels", file.name))
