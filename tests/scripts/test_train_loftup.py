@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +90,6 @@ STEPS = ["--steps", "1", "--random-weights", "--device", "cpu"]
         ([*STEPS, "--device", "tpu"], "not available"),
         ([*STEPS, "--resume"], "drop --resume"),
         ([*STEPS, "--workers", "0"], "--workers must be at least 1"),
-        (["--accelerate", "--minutes", "1"], "--accelerate needs --steps"),
         (["--export", "x.bin"], "train first"),
     ],
 )
@@ -107,7 +105,7 @@ def test_refusals_are_one_line(argv, message, tmp_path, capfd):
     assert not (tmp_path / "run" / "last.pt").exists()
 
 
-def test_missing_accelerate_says_how_to_get_it(tmp_path, monkeypatch, capfd):
-    monkeypatch.setitem(sys.modules, "accelerate", None)
-    assert main([*STEPS, "--accelerate", "--output", str(tmp_path)]) == 2
-    assert "pip install accelerate" in capfd.readouterr().err
+def test_processes_stop_at_the_same_step(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["--minutes", "1", "--output", str(tmp_path)]) == 2
+    assert "several processes need --steps" in capfd.readouterr().err

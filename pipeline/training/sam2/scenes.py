@@ -5,12 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...world.scenes import Scene, World
-from .examples import (
-    Batch,
-    make_batch,
-    mirror,
-    random_scene,
-)
+from .examples import Batch, make_batch, mirror, random_scene
 
 _TRAINING = 30_000  # first of the numbers that seed training; held-out scenes have another
 _SCENES, _PROMPTS = range(2)

@@ -52,7 +52,7 @@ def test_all_that_learns_gets_gradients(started: LoftUp) -> None:
     torch.manual_seed(2)
     features, image = torch.randn(2, DIM, *GRID), torch.rand(2, 3, *SIZE)
     started.zero_grad()
-    started(features, image, window=(16, 16, 32, 32)).square().sum().backward()
+    started(features, image)[:, :, 16:48, 16:48].square().sum().backward()
     silent = [name for name, p in started.named_parameters() if p.grad is None]
     assert not silent
     for layer in started.upsampler.ca_transformer.layers:
