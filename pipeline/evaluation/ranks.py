@@ -42,7 +42,10 @@ class Ranks:
         return any(self.gather(mine))
 
     def share(self, module: nn.Module) -> nn.Module:
-        """The module to call, whose gradients `backward` then averages over the processes."""
+        """The module to call, so that all processes get their gradients' mean.
+
+        Keep it until after `backward`.
+        """
         return module if self.world == 1 else DistributedDataParallel(module)
 
 

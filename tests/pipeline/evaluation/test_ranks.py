@@ -63,7 +63,8 @@ def _share(settings: dict[str, str], queue: multiprocessing.Queue) -> None:
         ranks.barrier()
         values = ranks.gather(("rank", ranks.rank, [None] * ranks.rank))
         net = torch.nn.Linear(1, 1, bias=False)
-        ranks.share(net)(torch.full((1, 1), float(2 * ranks.rank + 1))).sum().backward()
+        module = ranks.share(net)
+        module(torch.full((1, 1), float(2 * ranks.rank + 1))).sum().backward()
         said = ranks.any(ranks.rank == 1), ranks.any(False)
         queue.put((ranks.rank, ranks.world, values, net.weight.grad.item(), *said))
 
