@@ -61,8 +61,9 @@ class OurPipeline:
         """`precision` as `PipelineConfig` has it."""
         from unittest.mock import patch
 
+        from models.dense import Dense, DenseConfig
         from models.device import check_precision
-        from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
+        from models.networks import Networks
         from models.sam2_masks import Sam2Masks
         from models.vocabulary import Vocabulary
 
@@ -70,30 +71,25 @@ class OurPipeline:
         self._image, self._points = plain.image, plain.points
         self._words = Vocabulary.parse(plain.words)
         with (  # there are no files of these weights
-            patch("models.sclip_segmentor.load_clip", lambda _: (models.clip, models.tokenizer)),
-            patch("models.loftup_sclip_segmentor.load_loftup", lambda _: models.loftup),
+            patch("models.networks.load_clip", lambda _: (models.clip, models.tokenizer)),
+            patch("models.weights.load_loftup", lambda _: models.loftup),
         ):
-            self._segmentor = LoftUpSCLIPSegmentor(
-                "cpu", preset=preset, loftup_share=1.0, precision=precision, verbose=False
-            )
-        dtype = check_precision(precision, self._segmentor.device)
+            config = DenseConfig(upsampler="loftup", loftup_share=1.0, precision=precision)
+            self._dense = Dense(Networks(preset, "cpu"), config)
+            self._dense.networks.load(self._dense.config)
+        dtype = check_precision(precision, self._dense.device)
         self._sam = Sam2Masks(models.sam, dtype=dtype)
 
     def run_text(self) -> None:
-        from models.text import TextEncoder
-
-        known = self._segmentor.encode_text  # a new encoder remembers no word
-        self._segmentor.encode_text = TextEncoder(
-            known.clip, known.tokenizer, known.templates, known.dtype
-        )
-        self.text = self._segmentor.encode_text(self._words.query_words)
+        self._dense.networks.forget_words()
+        self.text = self._dense.encode_text(self._words.query_words)
 
     def run_clip(self) -> None:
-        self._encoded = self._segmentor.encode(self._image)
+        self._encoded = self._dense.encode(self._image)
         self.features = self._encoded.windows.features
 
     def run_loftup(self) -> None:
-        self.scores = self._segmentor.scores(self._encoded, self._words)
+        self.scores = self._dense.scores(self._encoded, self._words)
 
     def run_sam_image(self) -> None:
         self._sam.set_image(self._image.copy())  # an array it has not seen

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .dense_methods import METHODS
+from .dense_methods import METHODS, get_method
 from .protocols import Protocol, get_protocol
 from .settings import check_settings, setting
 from .upsamplers.registry import (
@@ -59,9 +59,7 @@ class DenseConfig:
     """
 
     protocol: str | Protocol | None = setting(None, whose="the preset's")
-    attention: str = setting(
-        "csa", f"CLIP's last block: {', '.join(METHODS)}", choices=tuple(METHODS)
-    )
+    attention: str = setting("csa", f"CLIP's last block: {', '.join(METHODS)}")
     # A name of UPSAMPLERS, or one's own, see `models.upsamplers`.
     upsampler: str | Upsampler | Callable = DEFAULT_UPSAMPLER
     upsampled: str | None = setting(
@@ -101,6 +99,7 @@ class DenseConfig:
             get_row(self.upsampler)
         if isinstance(self.protocol, str):
             object.__setattr__(self, "protocol", get_protocol(self.protocol))
+        get_method(self.attention)
         check_settings(self)
         check_upsampled(self.upsampler, self.upsampled)
 

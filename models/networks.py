@@ -114,9 +114,13 @@ class Networks:
         clip = self.network("clip")
         return self._once(("text", dtype), lambda: TextEncoder(clip, self._tokenizer, dtype=dtype))
 
+    def forget_words(self) -> None:
+        """Encode them anew when they are asked for again."""
+        self._made = {key: made for key, made in self._made.items() if key[0] != "text"}
+
     def upsampler(self, config: DenseConfig, dtype: torch.dtype = torch.float32) -> Upsampler:
         """The upsampler of resolved settings."""
-        name, space = config.upsampler, config.text_space
+        name, space = config.upsampler, str(config.text_space)
         if not isinstance(name, str):
             return name  # type: ignore[return-value]  # the configuration has wrapped it
         row = UPSAMPLERS[name]

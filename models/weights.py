@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -96,8 +97,8 @@ def build_clip(architecture: str | Path) -> tuple[nn.Module, Tokenizer]:
         preprocess = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
         tokenizer = open_clip.get_tokenizer(architecture)
     clip = open_clip.CLIP(**model)
-    clip.visual.image_mean = tuple(preprocess["mean"])
-    clip.visual.image_std = tuple(preprocess["std"])
+    visual: Any = clip.visual
+    visual.image_mean, visual.image_std = tuple(preprocess["mean"]), tuple(preprocess["std"])
     return clip, tokenizer
 
 

@@ -134,7 +134,7 @@ def encode_windows(
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
     patch = (backbone.patch, backbone.patch)
-    slices = window_slices(tuple(image.shape[2:]), window, stride)
+    slices = window_slices((image.shape[2], image.shape[3]), window, stride)
     features = [
         backbone.encode(_cut(image, slices[start : start + batch], patch))
         for start in range(0, len(slices), batch)
@@ -160,7 +160,7 @@ def sliding_scores(windows: WindowFeatures, scorer: Scorer) -> Tensor:
     """Score every window at its own pixels, and average where windows overlap: (Q, H, W)."""
     height, width = windows.image.shape[2:]
     count = windows.image.new_zeros(height, width, dtype=torch.float32)
-    total = None
+    total: Tensor | None = None
     for slices, features, guide in windows.batches():
         scores = scorer(features, guide)  # (b, Q, Hp, Wp)
         if total is None:
@@ -169,6 +169,7 @@ def sliding_scores(windows: WindowFeatures, scorer: Scorer) -> Tensor:
             visible = window[:, : row.stop - row.start, : column.stop - column.start]
             total[:, row, column] += visible
             count[row, column] += 1
+    assert total is not None, "there is a window"
     return total / count
 
 
@@ -184,7 +185,7 @@ def stitch_features(windows: WindowFeatures) -> Tensor:
     """
     sizes = windows.image.shape[2:]
     tokens = windows.features.shape[2:]
-    total, count = 0.0, 0.0
+    total = count = torch.zeros((), device=windows.features.device)
     for slices, features in zip(windows.slices, windows.features.float(), strict=True):
         rows, columns = (
             _cell_weights(sizes[axis], slices[axis], tokens[axis], windows.patch[axis]).to(features)

@@ -67,7 +67,7 @@ def evaluate_on_pascal_voc(
             f"{type(dense).__name__} overrides predict_dense, which knows no protocol; override "
             "dense (or scores, classify, encode), which it and the evaluation call"
         )
-    dataset = VocDataset.open(root, split, limit)
+    dataset = VocDataset.open(os.fspath(root), split, limit)
     runner = ArmRunner(
         dense,
         scoring_protocol(protocol, dataset.labels),

@@ -8,7 +8,6 @@ A street put together by hand from the rendered world's glyphs; the labels go to
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -19,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 if not __package__:  # run as a file: Python looks for packages beside it
     sys.path.insert(0, str(ROOT))
 
-from pipeline.drawing.palette import voc_palette
+from pipeline.app.options import Parser
+from pipeline.files.label_png import write_index_png
 from pipeline.world.scenes import load_world, place_sprite
 from pipeline.world.surfaces import paint_surface
 
@@ -63,15 +63,13 @@ def draw() -> tuple[np.ndarray, np.ndarray]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("--output", type=Path, default=ROOT / "examples" / "street_scene.jpg")
     args = parser.parse_args(argv)
     image, labels = draw()
     args.output.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(args.output, quality=96)
-    picture = Image.fromarray(labels)
-    picture.putpalette(voc_palette().tobytes())
-    picture.save(args.output.with_name(f"{args.output.stem}_labels.png"))
+    write_index_png(args.output.with_name(f"{args.output.stem}_labels.png"), labels)
     return 0
 
 

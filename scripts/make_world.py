@@ -8,7 +8,6 @@ Only needed after a change of `nouns.txt`; the sheet is part of the repository.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -39,9 +38,10 @@ def draw_glyph(font: ImageFont.FreeTypeFont, glyph: str) -> Image.Image:
 
 
 def main(argv: list[str] | None = None) -> int:
+    from pipeline.app.options import Parser
     from pipeline.world.scenes import read_names
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("--font", required=True, help="NotoColorEmoji.ttf (bitmap version)")
     parser.add_argument("--output", type=Path, default=ROOT / "pipeline" / "world" / "data")
     args = parser.parse_args(argv)

@@ -13,8 +13,8 @@ result and learns from a teacher, a slow average of itself, that looks at enlarg
     python scripts/train_loftup.py --stage 1 --recipe tiny --minutes 60 --output runs/loftup
     python scripts/train_loftup.py --output runs/loftup --export models/tiny/loftup.safetensors
 
-    # a CLIP of one's own, images with label PNGs, several GPUs
-    accelerate launch scripts/train_loftup.py --accelerate --stage 1 --steps 50000 \\
+    # a CLIP of one's own, images with label PNGs, several GPUs (or: torchrun --nproc-per-node=N)
+    accelerate launch scripts/train_loftup.py --stage 1 --steps 50000 \\
         --backbone open_clip:ViT-B-16 --checkpoint my_clip.pt --attention maskclip \\
         --data VOC2012/JPEGImages --labels VOC2012/SegmentationClass --output runs/mine
 
@@ -29,8 +29,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 if not __package__:  # run as a file: Python looks for packages beside it
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -43,22 +45,15 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """All options; those of `LoftUpConfig` are there only if given."""
     parser = Parser(__doc__)
     add = parser.add_argument
+    backbones = "tiny, vit-b16, timm:NAME, open_clip:NAME or open_clip:FOLDER (default: tiny)"
+    data = "images with SA-1B's .json beside them, or 'rendered' scenes (default)"
+    export = "train nothing: write best.safetensors of --output to FILE (.safetensors, .bin), fp16"
     add("--recipe", choices=tuple(RECIPES), default="paper", help="settings (default: paper)")
-    add(
-        "--backbone",
-        default="tiny",
-        metavar="NAME",
-        help="tiny, vit-b16, timm:NAME, open_clip:NAME or open_clip:FOLDER (default: tiny)",
-    )
+    add("--backbone", default="tiny", metavar="NAME", help=backbones)
     add("--attention", help="of CLIP's last block: csa, vanilla, maskclip (default: csa)")
     add("--checkpoint", type=Path, help="weights of the backbone (default: its published ones)")
     add("--random-weights", action="store_true", help="a backbone without weights, for a dry run")
-    add(
-        "--data",
-        default="rendered",
-        metavar="FOLDER",
-        help="images with SA-1B's .json beside them, or 'rendered' scenes (default)",
-    )
+    add("--data", default="rendered", metavar="FOLDER", help=data)
     add("--labels", type=Path, metavar="FOLDER", help="label PNGs of the images in --data instead")
     add("--init", type=Path, metavar="FILE", help="LoftUp weights to start from; stage 2 needs it")
     add("--output", type=Path, default=Path("runs/loftup"), help="folder (default: %(default)s)")
@@ -66,68 +61,52 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--minutes", type=float, help="… its time, of all parts together")
     add("--resume", action="store_true", help="continue from last.pt in --output")
     add("--device", help="cuda, mps or cpu (default: the best available)")
-    add("--accelerate", action="store_true", help="several processes, see above")
+    add("--accelerate", action="store_true", help="not needed: launchers are recognised")
     add("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
-    add("--workers", type=int, default=1, metavar="N", help="threads that draw images (default: 1)")
-    add("--log-every", type=int, default=20, metavar="N", help="steps (default: %(default)s)")
-    add("--validate-every", type=int, default=200, metavar="N", help="steps (default: %(default)s)")
-    add(
-        "--validate-images",
-        type=int,
-        default=40,
-        metavar="N",
-        help="held-out images (default: %(default)s)",
-    )
-    add(
-        "--picture-every",
-        type=int,
-        default=0,
-        metavar="N",
-        help="steps between pictures of the features (default: none)",
-    )
+    for flag, default, text in (
+        ("--workers", 1, "threads that draw images"),
+        ("--log-every", 20, "steps"),
+        ("--validate-every", 200, "steps"),
+        ("--validate-images", 40, "held-out images"),
+        ("--picture-every", 0, "steps between pictures of the features, 0: none"),
+    ):
+        add(flag, type=int, default=default, metavar="N", help=f"{text} (default: %(default)s)")
     add("--tensorboard", action="store_true", help="log for TensorBoard as well")
-    add(
-        "--export",
-        type=Path,
-        metavar="FILE",
-        help="train nothing: write best.safetensors of --output to FILE (.safetensors, .bin), "
-        "in half precision",
-    )
-    add("--verbose", action="store_true", help="log more; tracebacks of errors")  # fmt: skip
-    group = parser.add_argument_group("settings of the training (defaults: the recipe's)")
-    for field in dataclasses.fields(LoftUpConfig):
-        add_setting(group, field)
+    add("--export", type=Path, metavar="FILE", help=export)
+    add("--verbose", action="store_true", help="log more; tracebacks of errors")
+    add_settings(parser)
     return parser.parse_args(argv)
 
 
-def add_setting(group: argparse._ArgumentGroup, field: dataclasses.Field) -> None:
-    """The option of one field of `LoftUpConfig`."""
-    flag = "--" + field.name.replace("_", "-")
-    shown = [f"{name} {getattr(recipe[1], field.name)}" for name, recipe in RECIPES.items()]
-    text = f"{field.metadata['help']} ({', '.join(shown)})"
-    if isinstance(field.default, bool):
-        action = argparse.BooleanOptionalAction
-        group.add_argument(flag, action=action, default=argparse.SUPPRESS, help=text)
-        return
-    many = isinstance(field.default, tuple)
-    group.add_argument(
-        flag,
-        type=type(field.default[0] if many else field.default),
-        nargs=len(field.default) if many else None,
-        choices=field.metadata.get("choices"),
-        metavar=None if "choices" in field.metadata else ("LOW", "HIGH") if many else "N",
-        default=argparse.SUPPRESS,
-        help=text,
-    )
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """One option per field of `LoftUpConfig`, which is there only if given."""
+    group = parser.add_argument_group("settings of the training (defaults: the recipe's)")
+    for field in dataclasses.fields(LoftUpConfig):
+        flag, choices = "--" + field.name.replace("_", "-"), field.metadata.get("choices")
+        shown = [f"{name} {getattr(recipe[1], field.name)}" for name, recipe in RECIPES.items()]
+        options: dict[str, Any] = {"help": f"{field.metadata['help']} ({', '.join(shown)})"}
+        if isinstance(field.default, bool):
+            options["action"] = argparse.BooleanOptionalAction
+        elif isinstance(field.default, tuple):
+            options |= {"type": float, "nargs": 2, "metavar": ("LOW", "HIGH")}
+        else:
+            options |= {"type": type(field.default), "choices": choices}
+            options |= {} if choices else {"metavar": "N"}
+        group.add_argument(flag, default=argparse.SUPPRESS, **options)
 
 
 def configure(args: argparse.Namespace) -> LoftUpConfig:
     """The recipe with the settings that were given."""
-    names = [field.name for field in dataclasses.fields(LoftUpConfig)]
-    given = {name: getattr(args, name) for name in names if hasattr(args, name)}
+    given = chosen(args, LoftUpConfig)
     if "enlarge" in given:
         given["enlarge"] = tuple(given["enlarge"])
     return dataclasses.replace(get_recipe(args.recipe, given.get("stage", 1)), **given)
+
+
+def chosen(args: argparse.Namespace, kind: type) -> dict[str, Any]:
+    """The options that are fields of a dataclass."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    return {name: value for name, value in vars(args).items() if name in names}
 
 
 def check(args: argparse.Namespace, config: LoftUpConfig) -> None:
@@ -136,8 +115,8 @@ def check(args: argparse.Namespace, config: LoftUpConfig) -> None:
         raise ValueError("say how long to train: --steps N or --minutes M (one of the two)")
     if (args.steps if args.minutes is None else args.minutes) <= 0:
         raise ValueError("--steps and --minutes must be above 0")
-    if args.accelerate and args.minutes is not None:
-        raise ValueError("--accelerate needs --steps: processes must stop at the same one")
+    if args.minutes is not None and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError("several processes need --steps: they must stop at the same one")
     if config.stage == 2 and args.init is None:
         raise ValueError("stage 2 starts from stage 1: add --init FILE (its best.safetensors)")
     if args.labels is not None and args.data == "rendered":
@@ -169,23 +148,22 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from models.backbones.build import build_backbone
+    from pipeline.evaluation.ranks import join_ranks
     from pipeline.training.loftup.folders import open_source
-    from pipeline.training.loftup.processes import Accelerated, Processes
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    processes = (Accelerated if args.accelerate else Processes)(args.device)
-    backbone = build_backbone(
-        args.backbone,
-        attention=args.attention,
-        checkpoint=args.checkpoint,
-        random_weights=args.random_weights,
-        device=processes.device,
-    )
-    source = open_source(args.data, args.labels, args.validate_images)
-    names = {field.name for field in dataclasses.fields(train.RunOptions)}
-    options = train.RunOptions(**{k: v for k, v in vars(args).items() if k in names})
-    train.train(config, options, backbone, source, processes)
+    options = train.RunOptions(**chosen(args, train.RunOptions))
+    with join_ranks(args.device) as ranks:
+        backbone = build_backbone(
+            args.backbone,
+            attention=args.attention,
+            checkpoint=args.checkpoint,
+            random_weights=args.random_weights,
+            device=ranks.device,
+        )
+        source = open_source(args.data, args.labels, args.validate_images)
+        train.train(config, options, backbone, source, ranks)
     return 0
 
 

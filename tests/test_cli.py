@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-import pipeline.segmenter
+import models.networks
 from clip_guided_segmentation_loftup import main
-from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
 from models.presets import PRESETS
+from models.weights import load_clip
 from pipeline.app.options import SCENE
 from pipeline.drawing.palette import voc_palette
 from pipeline.result import Segmentation, decode_rle
@@ -34,8 +34,15 @@ TINY_SAM = PRESETS["tiny"].sam.source.path
 LEAST_IOU = {"person": 0.52, "car": 0.84, "bicycle": 0.38, "tree": 0.79, "building": 0.82}
 
 # Loading the models takes longer than a small image: programs of several tests share them.
-load_once = functools.cache(Segmenter.from_preset)
-load_clip_once = functools.cache(LoftUpSCLIPSegmentor)
+load_clip_once = functools.cache(load_clip)
+from_preset, loaded = Segmenter.from_preset, {}
+
+
+def load_once(name: str, **options: object) -> Segmenter:
+    key = name, repr(sorted(options.items()))
+    if key not in loaded:
+        loaded[key] = from_preset(name, **options)
+    return loaded[key]
 
 
 @pytest.fixture
@@ -137,7 +144,7 @@ def test_bundled_scene(tmp_path):
     assert (code, err) == (0, "")  # libraries are silent, too
     assert_scene(tmp_path, out)
     data = json.loads((tmp_path / "out.json").read_text())
-    assert data["image"]["path"] == image and data["settings"]["loftup"] == "off"
+    assert data["image"]["path"] == image and "loftup" not in data["settings"]["weights"]
     assert data["settings"]["vocabulary"] == [[word] for word in SCENE.words]
 
 
@@ -147,7 +154,7 @@ def test_bundled_scene_with_loftup(here, capsys):
     assert err == ""
     assert_scene(here, out)
     data = json.loads((here / "out.json").read_text())
-    assert data["settings"]["loftup"] == "loftup_tiny"
+    assert data["settings"]["weights"].keys() == {"clip", "loftup", "sam2"}
     assert data["settings"]["upsampler"] == "loftup"
     assert sorted(p.name for p in here.iterdir()) == ["labels.png", "out.json", "out.png"]
 
@@ -293,6 +300,8 @@ def test_a_folder(here, capsys, monkeypatch):
     assert [image["file_name"] for image in coco["images"]] == ["a.png", "more/a.png"]
     assert len(coco["annotations"]) >= len(data["masks"])
     other = [*argv, "--vocabulary", "dog"]
+    assert_refused(other, "sets is for person, car, bicycle, tree, building and cannot be", capsys)
+    other += ["--export-dir", "other"]
     message = 'the results in out were made with other settings (vocabulary: [["person"], ["car"]'
     assert_refused(other, message, capsys)
 
@@ -335,7 +344,7 @@ def test_a_folder(here, capsys, monkeypatch):
         (["--upsampler", "jbu", "--loftup-model", "a.bin"], "--loftup-model needs --use-loftup"),
         (["--upsampler", "anyup", "--anyup-model", "a.pth"], "checkpoint a.pth does not exist"),
         (["--upsampler", "jbu", "--upsampled", "words"], "unknown upsampled 'words'; valid: feat"),
-        (["--use-loftup", "--upsampled", "scores"], "loftup enlarges features, not scores"),
+        (["--use-loftup", "--upsampled", "scores"], "loftup upsamples features, not scores"),
         (["--output", "out.gif"], "its name must end in .png, .jpg, .jpeg, .webp"),
         (["--output", "out"], "its name must end in"),
         (["--output", "folder.png"], "--output folder.png is a folder"),
@@ -377,7 +386,7 @@ class Bomb:
 
 
 def test_bad_checkpoints(here, capsys, monkeypatch):
-    monkeypatch.setattr(pipeline.segmenter, "LoftUpSCLIPSegmentor", load_clip_once)
+    monkeypatch.setattr(models.networks, "load_clip", load_clip_once)
     (here / "half.safetensors").write_bytes(TINY_SAM.read_bytes()[:100_000])
     (here / "half.pt").write_bytes(TINY_SAM.read_bytes()[:100_000])
     save_file({"weight": torch.zeros(2, 3)}, "other.safetensors")

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-import pipeline.segmenter
+import models.networks
 from compare_loftup_results import main
-from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
 from models.presets import Preset
+from models.weights import load_clip
 from pipeline.app.options import SCENE
 from pipeline.result import decode_rle
 from pipeline.segmenter import Segmenter
@@ -23,7 +23,7 @@ from pipeline.segmenter import Segmenter
 ROOT = Path(__file__).parents[1]
 PROGRAM = ROOT / "compare_loftup_results.py"
 
-load_clip_once = functools.cache(LoftUpSCLIPSegmentor)
+load_clip_once = functools.cache(load_clip)
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_bundled_scene(here, capsys):
     data = assert_outputs("comparison.png", "comparison.json", (448, 672))
     bilinear, loftup = data["arms"].values()
     settings = [found["settings"] for found in data["results"].values()]
-    assert [s["loftup"] for s in settings] == ["off", "loftup_tiny"]
+    assert ["loftup" in s["weights"] for s in settings] == [False, True]
     assert bilinear["masks"] > 5 and loftup["masks"] > 5 and loftup["prompt_reduction"] > 90
     assert bilinear["seconds"]["clip"] == loftup["seconds"]["clip"]
     assert bilinear["seconds"]["upsample"] < loftup["seconds"]["upsample"]
@@ -131,7 +131,9 @@ def test_any_two_upsamplers(here, capsys, fast):
     data = json.loads(Path("comparison.json").read_text(encoding="utf-8"))
     assert list(data["arms"]) == list(data["results"]) == ["jbu", "none"]
     for arm, found in data["results"].items():
-        assert (found["settings"]["upsampler"], found["settings"]["loftup"]) == (arm, "off")
+        assert (
+            found["settings"]["upsampler"] == arm and "loftup" not in found["settings"]["weights"]
+        )
     assert data["agreement"]["dense"]["pixel_agreement"] < 100
     with Image.open("comparison.png") as drawn:
         assert min(drawn.size) > 400
@@ -164,8 +166,11 @@ def test_nothing_found(here, capsys, fast):
         (["--upsamplers", "jbu", "jbu"], "--upsamplers jbu jbu: give two different ones"),
         (["--upsamplers", "jbu", "cubic"], "unknown upsampler 'cubic'; valid: none, bilinear"),
         (["--upsamplers", "jbu"], "argument --upsamplers: expected 2 arguments"),
-        (["--upsamplers", "jbu", "none", "--loftup-model", "a"], "needs loftup among --upsamplers"),
-        (["--anyup-model", "a.pth"], "--anyup-model needs anyup among --upsamplers"),
+        (
+            ["--upsamplers", "jbu", "none", "--loftup-model", "a"],
+            "needs --use-loftup",
+        ),
+        (["--anyup-model", "a.pth"], "--anyup-model needs --upsampler anyup"),
         (["--output", "out.pdf"], "its name must end in .png, .jpg, .jpeg, .webp"),
         (["--output", "folder.png"], "--output folder.png is a folder"),
         (["--output", "taken.png"], "--save-json taken.json is a folder"),
@@ -184,7 +189,7 @@ def test_bad_input_is_refused_before_models_are_loaded(argv, message, here, caps
 
 
 def test_bad_models(here, capsys, monkeypatch):
-    monkeypatch.setattr(pipeline.segmenter, "LoftUpSCLIPSegmentor", load_clip_once)
+    monkeypatch.setattr(models.networks, "load_clip", load_clip_once)
     assert_refused(["--device", "abacus"], "device 'abacus' is not available; here: ", capsys)
     assert_refused(["--checkpoint", "nowhere.pt"], "nowhere.pt does not exist", capsys)
     assert_refused(["--model-cfg", "sam9.yaml"], "Unknown SAM 2 configuration", capsys)

@@ -92,7 +92,7 @@ def test_dense_map_from_half_precision_files(cache):
     add_loftup(cache)
     small = Protocol(name="small", logit_scale=40, short_side=48, window=48, stride=32)
     segmentor = LoftUpSCLIPSegmentor("cpu", protocol=small)
-    assert {p.dtype for p in segmentor.clip.parameters()} == {torch.float32}
+    assert {p.dtype for p in segmentor.networks.network("clip").parameters()} == {torch.float32}
     check(segmentor, data.coffee()[:200, :260])
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ def _per_channel(values: tuple[float, ...], images: Tensor) -> Tensor:
 class TextSide:
     """What tells features by words: a CLIP whose joint space they live in."""
 
-    clip: nn.Module
+    clip: Any  # of open_clip, whose classes have no types
     tokenizer: Tokenizer
 
     @property

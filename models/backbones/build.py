@@ -10,11 +10,11 @@ Shapes: B images, C channels, h×w cells, H×W pixels, multiples of the patch.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -126,16 +126,16 @@ def clip_backbone(
         device: of a second network.
     """
     method = get_method(attention)
-    visual = visual_tower(clip)
+    visual: Any = visual_tower(clip)
     patch = _square_patch(name, visual.patch_size)
     mean, std = visual.image_mean, visual.image_std
-    encode = functools.partial(dense_features, clip, attention=attention)
     second = build_backbone(method.proxy, device=device) if method.proxy else None
-    if second is not None:
 
-        def encode(images: Tensor) -> Tensor:
+    def encode(images: Tensor) -> Tensor:
+        proxy = None
+        if second is not None:
             proxy = second.encode_resized(denormalise(images, mean, std), images.shape[2:], patch)
-            return dense_features(clip, images, attention, proxy)
+        return dense_features(clip, images, attention, proxy)
 
     return Backbone(
         name=f"{name} ({attention})",
@@ -161,7 +161,9 @@ def _timm(
         raise ValueError(f"unknown timm model {name!r}{hint}")
     try:
         with _same_chance():
-            model = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True)
+            model: Any = timm.create_model(
+                name, pretrained=False, num_classes=0, dynamic_img_size=True
+            )
         prefix, patch_size = model.num_prefix_tokens, model.patch_embed.patch_size
     except (TypeError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
@@ -189,7 +191,7 @@ def _timm(
     )
 
 
-def _load_timm(model: nn.Module, name: str, checkpoint: Path | None) -> None:
+def _load_timm(model: Any, name: str, checkpoint: Path | None) -> None:
     """Load a file, or the published weights from the hub's cache, strictly."""
     published = model.pretrained_cfg
     if checkpoint is None:

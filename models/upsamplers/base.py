@@ -121,9 +121,7 @@ class Resize(LinearUpsampler):
 class OwnUpsampler(Upsampler):
     """A user's own upsampler, its answers checked: a function, or a subclass of `Upsampler`."""
 
-    def __init__(
-        self, own: Upsampler | Callable[[Tensor, Tensor, Size], Tensor], name: str = ""
-    ) -> None:
+    def __init__(self, own: Upsampler | Callable[..., object], name: str = "") -> None:
         self.own = own
         self.name = name or getattr(own, "__name__", type(own).__name__)
         self.upsampled = own.upsampled if isinstance(own, Upsampler) else "features"

@@ -117,11 +117,11 @@ def load_network(name: str, weights: Weights | None, preset: Preset) -> nn.Modul
         WeightsNotFoundError, WeightsError: see `models.weight_files`.
     """
     row = UPSAMPLERS[name]
-    weights = weights or row.default or getattr(preset, name)
+    weights = str(weights or row.default or getattr(preset, name))
     # A name, not a file, is refused before it is fetched.
     is_file = os.path.splitext(weights)[1] or os.path.exists(weights)
-    if row.published is LOFTUPS and (str(weights) in LOFTUPS or not is_file):
-        loftup_for(preset.clip.features, str(weights))
+    if row.published is LOFTUPS and (weights in LOFTUPS or not is_file):
+        loftup_for(preset.clip.features, weights)
     return row.load(weights)
 
 

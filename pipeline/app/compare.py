@@ -183,8 +183,8 @@ def measure(
     agreement = {}
     areas: dict[str, dict[str, Any]] = {arm: {} for arm in names}
     for name in MAPS:
-        maps = [r.dense_map if name == "dense" else r.label_map for r in results.values()]
-        matrix = confusion(*maps, len(classes) + 1)
+        one, other = (r.dense_map if name == "dense" else r.label_map for r in results.values())
+        matrix = confusion(one, other, len(classes) + 1)
         agreement[name] = {
             "pixel_agreement": 100 * float(matrix.trace() / matrix.sum()),
             "mIoU": mean_iou(matrix),

@@ -107,9 +107,8 @@ def segment_folder(
                         _segment(segmenter, file, words, output, heatmaps, heatmap_format)
                     )
                 except _FailedError as error:
-                    outcomes.append(
-                        Outcome(*map(str, file), "failed", reason=" ".join(str(error).split()))
-                    )
+                    reason = " ".join(str(error).split())
+                    outcomes.append(Outcome(str(file.path), file.name, "failed", reason=reason))
                     bar.set_postfix(failed=sum(o.status == "failed" for o in outcomes))
         _write_summary(output / "summary.csv", outcomes)
     except (KeyboardInterrupt, WriteError) as error:
@@ -232,8 +231,7 @@ def _segment(
         )
         record = result.to_json_dict()
         record["image"]["sha256"] = digest
-        if heatmaps:
-            assert result.probs is not None  # they were asked for
+        if heatmaps and result.probs is not None:
             save_heatmaps(heatmaps / file.name, result.probs, result.class_names, kind=kind)
         save_picture(result_file(output, "pictures", file.name), image, result)
         result.save_label_map(result_file(output, "labels", file.name))

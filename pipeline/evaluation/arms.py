@@ -26,18 +26,21 @@ class Part(NamedTuple):
     meaning: str
 
 
-def _base(upsampler: str, meaning: str, **changes: Any) -> Part:
+def of_upsampler(upsampler: object, meaning: str, **changes: Any) -> Part:
+    """The part of an arm that names an upsampler, by its name or one's own."""
     return Part({"upsampler": upsampler, "upsampled": None, "loftup_share": 1.0} | changes, meaning)
 
 
 BASES: dict[str, Part] = {
-    **{name: _base(name, row.meaning) for name, row in UPSAMPLERS.items()},
-    "probability": _base(
+    **{name: of_upsampler(name, row.meaning) for name, row in UPSAMPLERS.items()},
+    "probability": of_upsampler(
         "bilinear",
         "the words' probabilities upsampled bilinearly instead of their scores",
         upsampled="probabilities",
     ),
-    "mean": _base("loftup", "half the scores of loftup, half those of bilinear", loftup_share=0.5),
+    "mean": of_upsampler(
+        "loftup", "half the scores of loftup, half those of bilinear", loftup_share=0.5
+    ),
 }
 ORACLES = {
     "oracle-points": "not a method: SAM 2 is told a point of every true object, its class",
@@ -123,7 +126,7 @@ def parse_arm(text: str) -> Arm:
     if "=" in base:
         own, upsampler = load_own(base)
         _check_own(own)
-        part, name = _base(upsampler, ""), "+".join((own, *words))  # type: ignore[arg-type]
+        part, name = of_upsampler(upsampler, ""), "+".join((own, *words))
     elif base in BASES:
         part = BASES[base]
     else:

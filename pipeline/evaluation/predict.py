@@ -158,7 +158,7 @@ def read_prediction(folder: Path, arm: str, image_id: str) -> tuple[np.ndarray, 
     """
     png, sidecar = prediction_files(folder, arm, image_id)
     try:
-        return read_index_png(png), read_json(sidecar)
+        return read_index_png(png, wide=True), read_json(sidecar)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"no prediction {png.name} of arm {arm!r} in {png.parent}: run again without "

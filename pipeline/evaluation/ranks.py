@@ -1,4 +1,4 @@
-"""Processes that share a job, as torch's launcher starts them: torchrun --nproc-per-node=N …"""
+"""Processes that share a job, as torchrun or accelerate launch start them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from models.device import pick_device
 
@@ -35,6 +37,17 @@ class Ranks:
         dist.all_gather_object(values, value)
         return values
 
+    def any(self, mine: bool) -> bool:
+        """Whether any process says so."""
+        return any(self.gather(mine))
+
+    def share(self, module: nn.Module) -> nn.Module:
+        """The module to call, so that all processes get their gradients' mean.
+
+        Keep it until after `backward`.
+        """
+        return module if self.world == 1 else DistributedDataParallel(module)
+
 
 @contextmanager
 def join_ranks(device: str | None = None) -> Iterator[Ranks]:
@@ -48,7 +61,7 @@ def join_ranks(device: str | None = None) -> Iterator[Ranks]:
         ValueError: no such device, or fewer GPUs than processes on this machine.
     """
     chosen = pick_device(device)
-    if "RANK" not in os.environ:  # torchrun sets it
+    if "RANK" not in os.environ:  # the launchers set it
         yield Ranks(0, 1, chosen)
         return
     backend = "gloo"

@@ -1,4 +1,4 @@
-"""What the training runs share: a time budget, checkpoints, moving averages, a CSV log."""
+"""What the training runs share: a time budget, checkpoints, a CSV log, batches made ahead."""
 
 from __future__ import annotations
 
@@ -9,31 +9,65 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 from tqdm import tqdm
 
+from models.device import pick_device
+
 logger = logging.getLogger(__name__)
+
+SAVE_EVERY = 120  # seconds
+T = TypeVar("T")
+
+
+class Stateful(Protocol):
+    """What a checkpoint can hold: a model, an optimizer, an average, ..."""
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Any, /) -> object: ...
+
+
+def add_run_options(parser: argparse.ArgumentParser, *, output: str, lr: float) -> None:
+    """The options that `start_run` and `Run.from_options` read."""
+    add = parser.add_argument
+    add("--output", type=Path, default=Path(output), help="run folder")
+    add("--steps", type=int, help="length of the run, or ...")
+    add("--minutes", type=float, help="... its time, of all parts together")
+    add("--device", help="cuda, mps or cpu (default: the best available)")
+    add("--threads", type=int, default=1, help="CPU threads")
+    add("--seed", type=int, default=1, help="seed of weights and scenes")
+    add("--lr", type=float, default=lr, help="highest learning rate")
+    add("--validate-every", type=int, default=500, help="steps between validations")
+    add("--resume", action="store_true", help="continue from OUTPUT/last.pt")
+    add("--export", type=Path, help="train nothing: write OUTPUT's average as fp16 safetensors")
+
+
+def start_run(args: argparse.Namespace) -> torch.device:
+    """Set threads and seed; the device to train on."""
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    return pick_device(args.device)
 
 
 class Run:
     """A training run that fits a budget, stops cleanly and resumes where it was.
 
     The budget is a number of steps, or of minutes. Progress is what is spent of it, so that a
-    resumed run ends its schedule like an uninterrupted one. `steps()` yields step numbers until
-    the budget is spent or a signal comes.
+    resumed run ends its schedule like an uninterrupted one. All chance in a step has to follow
+    from its number: no state of a generator is kept.
 
     Args:
         output: folder of `last.pt` and `log.csv`.
-        state: name → object with `state_dict` / `load_state_dict` (model, optimizer, average).
+        state: what is saved and restored, by name.
         minutes: the budget, over all resumed parts.
         total: the budget in steps; give one of the two.
-        rng: generator of the training data; its state and torch's are saved with the rest. None
-            where all chance in a step follows from its number.
         resume: continue from `last.pt`.
         writes: this process keeps the files (one of several).
         agree: makes what one process wants (to stop) what all do.
@@ -42,22 +76,19 @@ class Run:
     def __init__(
         self,
         output: Path,
-        state: dict[str, object],
+        state: Mapping[str, Stateful],
         *,
         minutes: float | None = None,
         total: int | None = None,
-        rng: np.random.Generator | None = None,
         resume: bool,
-        save_every: float = 120.0,
         writes: bool = True,
         agree: Callable[[bool], bool] = bool,
     ) -> None:
         if (minutes is None) == (total is None):
-            raise ValueError("a run has a budget of steps or of minutes: give one of the two")
-        self.output, self.state, self.rng = output, state, rng
+            raise ValueError("give the length of the run: --steps N or --minutes M, one of the two")
+        self.output, self.state = output, state
         self.budget = math.inf if minutes is None else minutes * 60
-        self.total, self.save_every = total, save_every
-        self.writes, self.agree = writes, agree
+        self.total, self.writes, self.agree = total, writes, agree
         self.step, self._spent, self._stop = 0, 0.0, False
         output.mkdir(parents=True, exist_ok=True)
         last = output / "last.pt"
@@ -67,15 +98,12 @@ class Run:
             for name, part in state.items():
                 part.load_state_dict(saved[name])
             self.step, self._spent = saved["step"], saved["spent"]
-            if rng is not None:
-                rng.bit_generator.state = saved["rng"]
-                torch.set_rng_state(saved["torch_rng"])
         elif last.exists():
             raise FileExistsError(f"{last} exists: add --resume to continue, or choose --output")
         self._start = time.monotonic()
 
     @classmethod
-    def from_options(cls, args: argparse.Namespace, state: dict[str, object]) -> Run:
+    def from_options(cls, args: argparse.Namespace, state: Mapping[str, Stateful]) -> Run:
         """The run that a training's options ask for; with `--export`, the one there is.
 
         Raises:
@@ -87,8 +115,6 @@ class Run:
             raise FileNotFoundError(f"{last} does not exist: train first, without --resume")
         if args.export:
             return cls(args.output, state, total=0, resume=True)
-        if (args.steps is None) == (args.minutes is None):
-            raise ValueError("give the length of the run: --steps N or --minutes M, one of the two")
         return cls(args.output, state, minutes=args.minutes, total=args.steps, resume=args.resume)
 
     @property
@@ -111,17 +137,13 @@ class Run:
         """Whether the run ends after step number `step`."""
         return self.progress_at(step + 1) >= 1
 
-    def rate(self, base: float, schedule: str, *, warmup: float = 0.03) -> float:
-        """Learning rate of a schedule: "cosine", or "constant" after the same linear warm-up."""
-        if schedule == "cosine" or self.progress < warmup:
-            return self.cosine(base, warmup=warmup)
-        return base
-
-    def cosine(self, base: float, *, warmup: float = 0.03, floor: float = 0.01) -> float:
-        """Learning rate: linear warm-up, then a cosine from `base` to `floor · base`."""
-        progress = self.progress
+    def rate(self, base: float, schedule: str = "cosine") -> float:
+        """Learning rate: a linear warm-up, then "constant", or a "cosine" to a hundredth."""
+        progress, warmup, floor = self.progress, 0.03, 0.01
         if progress < warmup:
             return base * max(progress / warmup, 0.02)
+        if schedule == "constant":
+            return base
         part = (progress - warmup) / (1 - warmup)
         return base * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * part)))
 
@@ -132,20 +154,15 @@ class Run:
             for path in self.output.glob("*.csv"):
                 drop_rows_from(path, self.step)
         saved = time.monotonic()
-        bar = tqdm(
-            initial=self.step,
-            total=self.total,
-            unit="step",
-            mininterval=10,
-            disable=None if self.writes else True,
-        )
+        hidden = None if self.writes else True  # None: where there is no terminal
+        bar = tqdm(initial=self.step, total=self.total, unit="step", mininterval=10, disable=hidden)
         try:
             with bar:
                 while not self.agree(self._stop or self.progress >= 1):
                     yield self.step
                     self.step += 1
                     bar.update()
-                    if time.monotonic() - saved > self.save_every:
+                    if time.monotonic() - saved > SAVE_EVERY:
                         self.save()
                         saved = time.monotonic()
             self.save()
@@ -160,15 +177,13 @@ class Run:
     def save(self) -> None:
         if not self.writes:
             return
-        parts = {name: part.state_dict() for name, part in self.state.items()}
+        parts: dict[str, Any] = {name: part.state_dict() for name, part in self.state.items()}
         parts |= {"step": self.step, "spent": self.spent}
-        if self.rng is not None:
-            parts |= {"rng": self.rng.bit_generator.state, "torch_rng": torch.get_rng_state()}
         temporary = self.output / "last.pt.tmp"
         torch.save(parts, temporary)
         os.replace(temporary, self.output / "last.pt")
 
-    def log(self, file: str = "log.csv", **values: float) -> None:
+    def log(self, file: str = "log.csv", /, **values: float) -> None:
         """Append one row to a file of the folder, under the names of its first line.
 
         Raises:
@@ -177,7 +192,7 @@ class Run:
         if not self.writes:
             return
         path = self.output / file
-        row = {"step": self.step, "seconds": round(self.spent, 1)}
+        row: dict[str, Any] = {"step": self.step, "seconds": round(self.spent, 1)}
         row |= {k: f"{v:.5g}" for k, v in values.items()}
         with path.open("a+", newline="") as stream:
             stream.seek(0)
@@ -211,33 +226,31 @@ def drop_rows_from(path: Path, step: int) -> None:
         path.write_text("".join(kept))
 
 
-@torch.no_grad()
-def blend(weights: dict[str, torch.Tensor], module: nn.Module, decay: float) -> None:
-    """In place: decay · weights + (1 − decay) · the module's; counters are copied."""
-    for name, value in module.state_dict().items():
-        if value.is_floating_point():
-            weights[name].lerp_(value, 1 - decay)
-        else:
-            weights[name].copy_(value)
+class Ahead(Generic[T]):
+    """Things by number, each made from its number alone; threads make the next ones ahead.
+
+    Ask in ascending order, for each once. Use it as a context.
+    """
+
+    def __init__(self, make: Callable[[int], T], workers: int) -> None:
+        self._make, self._ahead = make, workers
+        self._threads = ThreadPoolExecutor(workers)
+        self._coming: dict[int, Future[T]] = {}
+
+    def __enter__(self) -> Ahead[T]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    def __getitem__(self, number: int) -> T:
+        for n in range(number, number + self._ahead + 1):
+            if n not in self._coming:
+                self._coming[n] = self._threads.submit(self._make, n)
+        return self._coming.pop(number).result()
 
 
-class MovingAverage:
-    """Exponential moving average of a module's weights, the part of a short run worth keeping."""
-
-    def __init__(self, module: nn.Module, decay: float = 0.999) -> None:
-        self.decay, self.count = decay, 0
-        self.weights = {k: v.detach().clone() for k, v in module.state_dict().items()}
-
-    def update(self, module: nn.Module) -> None:
-        # Young averages forget their start faster: (1 + n) / (10 + n) is the usual ramp.
-        self.count += 1
-        decay = min(self.decay, (1 + self.count) / (10 + self.count))
-        blend(self.weights, module, decay)
-
-    def state_dict(self) -> dict[str, object]:
-        return {"weights": self.weights, "count": self.count}
-
-    def load_state_dict(self, state: dict[str, object]) -> None:
-        for name, value in state["weights"].items():
-            self.weights[name].copy_(value)  # on its own device
-        self.count = state["count"]
+def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """The loss of a step: its terms, but those that weigh nothing, by their weights."""
+    parts = (weights[name] * term for name, term in terms.items() if weights.get(name))
+    return sum(parts, start=torch.zeros(()))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.text import DEFAULT_TEMPLATES, encode_words
+from models.text import DEFAULT_TEMPLATES, Tokenizer, encode_words
 
 from ..world.scenes import VOC_NOUNS, Scene, World, render_scene
 
@@ -25,12 +25,12 @@ def held_out_scene(world: World, i: int, size: tuple[int, int]) -> Scene:
 
 
 class Namer:
-    """The evaluation's classes as text vectors of one CLIP; names cells or pixels.
+    """The evaluation's classes as text vectors of one CLIP; names patches or pixels.
 
     Every surface of the world is part of the background class.
     """
 
-    def __init__(self, clip: nn.Module, tokenizer, world: World) -> None:
+    def __init__(self, clip: nn.Module, tokenizer: Tokenizer, world: World) -> None:
         background = (*(name for names in world.stuff for name in names), *BACKGROUND)
         groups = [background, *((noun,) for noun in EVAL_NOUNS)]
         self.count = len(groups)
@@ -39,7 +39,7 @@ class Namer:
         flat = [word for words in groups for word in words]
         self._text = encode_words(clip, tokenizer, flat, DEFAULT_TEMPLATES[::10])  # (Q, C)
 
-    def truth(self, scene: Scene) -> np.ndarray:
+    def ground_truth(self, scene: Scene) -> np.ndarray:
         """(H, W) int64 classes of a scene."""
         return scene.label_map(self._class_of)
 
@@ -49,6 +49,6 @@ class Namer:
         return torch.stack([words[self._owner == k].amax(0) for k in range(self.count)])
 
 
-def enlarge(scores: Tensor, size: tuple[int, int]) -> Tensor:
+def upsample(scores: Tensor, size: tuple[int, int]) -> Tensor:
     """(K, h, w) scores to pixels, bilinearly."""
     return F.interpolate(scores[None], size, mode="bilinear", align_corners=False)[0]

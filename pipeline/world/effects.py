@@ -18,12 +18,7 @@ LEAST_PIXELS = 30
 def recolour(sprite: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Turn the hues of a glyph, change how vivid it is, lay a faint texture over it.
 
-    Args:
-        sprite: (h, w, 4) float32 RGBA in 0…255.
-        rng: source of every choice made here.
-
-    Returns:
-        (h, w, 4) float32, the same opacity.
+    (h, w, 4) float32 RGBA in 0…255 -> the same, with the same opacity.
     """
     out = sprite.copy()
     if rng.random() < 0.6:
@@ -42,13 +37,7 @@ def recolour(sprite: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def cast_shadow(image: np.ndarray, opacity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Darken what lies beside an object that is about to be pasted.
 
-    Args:
-        image: (H, W, 3) float32.
-        opacity: (H, W) in 0…1, the object's.
-        rng: source of every choice made here.
-
-    Returns:
-        (H, W, 3) float32.
+    The picture is (H, W, 3) float32, the object's opacity (H, W) in 0…1.
     """
     rows = np.nonzero(opacity >= 0.5)[0]
     if not len(rows):
@@ -56,7 +45,7 @@ def cast_shadow(image: np.ndarray, opacity: np.ndarray, rng: np.random.Generator
     foot, height = float(rows.max()), float(np.ptp(rows) + 1)
     # It starts at the foot, falls to one side and is flatter than the object.
     lean, flat = rng.uniform(-0.8, 0.8), rng.uniform(0.15, 0.6)
-    shear = np.float32([[1, -lean, lean * foot], [0, flat, (1 - flat) * foot]])
+    shear = np.array([[1, -lean, lean * foot], [0, flat, (1 - flat) * foot]], np.float32)
     size = (image.shape[1], image.shape[0])
     shadow = cv2.warpAffine(np.ascontiguousarray(opacity), shear, size, flags=cv2.INTER_LINEAR)
     shadow = cv2.GaussianBlur(shadow, (0, 0), max(0.6, 0.04 * height))
@@ -77,7 +66,6 @@ def add_occluders(
         instances: (H, W) int16; where an occluder stands they become 0, in place.
         stuff: (H, W) uint8; where an occluder stands it becomes that surface, in place.
         surfaces: name of a surface → its index in `stuff`.
-        rng: source of every choice made here.
 
     Returns:
         The picture. An occluder that would hide most of an object is left out.

@@ -13,7 +13,6 @@ import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import cv2
@@ -23,7 +22,7 @@ from PIL import Image
 from .effects import add_occluders, cast_shadow, recolour
 from .surfaces import LAYOUTS, paint_surface
 
-DATA = resources.files(__package__) / "data"
+DATA = Path(__file__).parent / "data"
 
 # PASCAL VOC's classes that the world has (no glyph shows a dining table), by VOC's own names.
 VOC_NOUNS = (
@@ -104,7 +103,7 @@ def _all_names(names: tuple[str, ...]) -> tuple[str, ...]:
 @functools.cache
 def load_world() -> World:
     """Read the sprite sheet and the word lists that are part of this package."""
-    sheet = np.asarray(Image.open(str(DATA / "sprites.png")).convert("RGBA"))
+    sheet = np.asarray(Image.open(DATA / "sprites.png").convert("RGBA"))
     boxes = json.loads((DATA / "sprites.json").read_text(encoding="utf-8"))
     names, sprites = {}, {}
     for words, glyphs in read_names(DATA / "nouns.txt"):
@@ -169,26 +168,17 @@ def place_sprite(
     if flip:
         sprite = sprite[:, ::-1]
     scale = side / max(sprite.shape[:2])
+    layer = sprite.astype(np.float32)
+    layer[..., 3] /= 255
+    layer[..., :3] *= layer[..., 3:]
     if scale < 0.75:  # the warp samples 2×2 pixels: shrink first, or thin parts alias away
         shrunk = [max(1, round(n * scale)) for n in sprite.shape[1::-1]]
-        premultiplied = _premultiply(sprite)
-        premultiplied = cv2.resize(premultiplied, shrunk, interpolation=cv2.INTER_AREA)
+        layer = cv2.resize(layer, shrunk, interpolation=cv2.INTER_AREA)
         scale = 1.0
-    else:
-        premultiplied = _premultiply(sprite)
-    h, w = premultiplied.shape[:2]
+    h, w = layer.shape[:2]
     matrix = cv2.getRotationMatrix2D(((w - 1) / 2, (h - 1) / 2), angle, scale)
     matrix[:, 2] += np.asarray(centre) - ((w - 1) / 2, (h - 1) / 2)
-    return cv2.warpAffine(
-        premultiplied, matrix, (size[1], size[0]), flags=cv2.INTER_LINEAR, borderValue=0
-    )
-
-
-def _premultiply(sprite: np.ndarray) -> np.ndarray:
-    out = sprite.astype(np.float32)
-    out[..., 3] /= 255
-    out[..., :3] *= out[..., 3:]
-    return out
+    return cv2.warpAffine(layer, matrix, (size[1], size[0]), flags=cv2.INTER_LINEAR, borderValue=0)
 
 
 def render_scene(

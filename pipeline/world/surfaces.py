@@ -27,10 +27,8 @@ def paint_surface(name: str, rng: np.random.Generator, size: Size) -> np.ndarray
 
 def _hsv(rng: np.random.Generator, hue, saturation, value) -> np.ndarray:
     """A colour drawn from ranges of hue, saturation and value in 0…1; (3,) float32, 0…255."""
-    rgb = colorsys.hsv_to_rgb(
-        rng.uniform(*hue) % 1.0, rng.uniform(*saturation), rng.uniform(*value)
-    )
-    return np.array(rgb, np.float32) * 255
+    hsv = rng.uniform(*hue) % 1.0, rng.uniform(*saturation), rng.uniform(*value)
+    return np.array(colorsys.hsv_to_rgb(*hsv), np.float32) * 255
 
 
 def _any_colour(rng: np.random.Generator) -> np.ndarray:
@@ -88,9 +86,8 @@ def _sea(rng, size):
 
 def _sand(rng, size):
     base = _hsv(rng, (0.09, 0.14), (0.2, 0.5), (0.7, 0.95))
-    return (
-        base + rng.uniform(4, 12) * _noise(rng, size, (1.5, 1.5)) + 8 * _noise(rng, size, (25, 60))
-    )
+    grains = rng.uniform(4, 12) * _noise(rng, size, (1.5, 1.5))
+    return base + grains + 8 * _noise(rng, size, (25, 60))
 
 
 def _wall(rng, size):
@@ -149,9 +146,8 @@ def _shelf(rng, size):
     step = rng.uniform(16, 48)
     shade = 1 - 0.45 * (_rows(size) % step) / step
     edge = _rows(size) % step < 3
-    return np.where(edge, np.minimum(base * 1.25, 255), base * shade) + 3 * _noise(
-        rng, size, (2, 20)
-    )
+    shelf = np.where(edge, np.minimum(base * 1.25, 255), base * shade)
+    return shelf + 3 * _noise(rng, size, (2, 20))
 
 
 def _pattern(rng, size):
@@ -180,18 +176,9 @@ def _pattern(rng, size):
 
 
 _PAINTERS: dict[str, Callable[[np.random.Generator, Size], np.ndarray]] = {
-    "sky": _sky,
-    "grass": _grass,
-    "road": _road,
-    "sea": _sea,
-    "sand": _sand,
-    "wall": _wall,
-    "wood": _wood,
-    "curtain": _curtain,
-    "snow": _snow,
-    "ground": _ground,
-    "tiles": _tiles,
-    "rail": _rail,
-    "shelf": _shelf,
-    "pattern": _pattern,
-}
+    painter.__name__[1:]: painter
+    for painter in (
+        _sky, _grass, _road, _sea, _sand, _wall, _wood, _curtain, _snow, _ground, _tiles, _rail,
+        _shelf, _pattern,
+    )
+}  # fmt: skip

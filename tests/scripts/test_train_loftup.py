@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +37,7 @@ def test_both_stages_of_a_timm_vit_on_a_folder(sa1b, tmp_path, capfd, caplog):
     first, second = tmp_path / "one", tmp_path / "two"
     options = ["--steps", "6", "--picture-every", "3"]
     assert main([*common, *options, "--output", str(first)]) == 0
-    assert "sa_2.json, mask 1: size [89, 120], the image has [90, 120]" in caplog.text
+    assert "sa_2.json, mask 1: run lengths have size [89, 120], the image" in caplog.text
     start = str(first / "best.safetensors")
     options = ["--steps", "2", "--stage", "2", "--anchor", "0.5", "--precision", "bf16"]
     assert main([*common, *options, "--init", start, "--output", str(second)]) == 0
@@ -91,7 +90,6 @@ STEPS = ["--steps", "1", "--random-weights", "--device", "cpu"]
         ([*STEPS, "--device", "tpu"], "not available"),
         ([*STEPS, "--resume"], "drop --resume"),
         ([*STEPS, "--workers", "0"], "--workers must be at least 1"),
-        (["--accelerate", "--minutes", "1"], "--accelerate needs --steps"),
         (["--export", "x.bin"], "train first"),
     ],
 )
@@ -107,7 +105,7 @@ def test_refusals_are_one_line(argv, message, tmp_path, capfd):
     assert not (tmp_path / "run" / "last.pt").exists()
 
 
-def test_missing_accelerate_says_how_to_get_it(tmp_path, monkeypatch, capfd):
-    monkeypatch.setitem(sys.modules, "accelerate", None)
-    assert main([*STEPS, "--accelerate", "--output", str(tmp_path)]) == 2
-    assert "pip install accelerate" in capfd.readouterr().err
+def test_processes_stop_at_the_same_step(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["--minutes", "1", "--output", str(tmp_path)]) == 2
+    assert "several processes need --steps" in capfd.readouterr().err

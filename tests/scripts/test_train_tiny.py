@@ -1,5 +1,8 @@
 """The whole recipe: its parts, their order, and going on after a stop."""
 
+import os
+import sys
+
 import pytest
 import torch
 
@@ -57,3 +60,28 @@ def test_shares_outside_the_range_are_refused(tmp_path, capfd):
     with pytest.raises(SystemExit) as stopped:
         train_tiny.main(["all", "--output", str(tmp_path), "--share", "0"])
     assert stopped.value.code == 2 and "--share must be above 0" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", train_tiny.TRAININGS)
+def test_every_training_lists_its_options(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        train_tiny.main([name, "--help"])
+    assert stopped.value.code == 0 and "--validate-every" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="settings of glibc")
+def test_clip_alone_gives_freed_memory_back(monkeypatch):
+    begun: list[dict[str, str]] = []
+    monkeypatch.setattr(os, "execve", lambda _program, _argv, settings: begun.append(settings))
+    train_tiny.set_allocator("clip")
+    assert not begun  # imported: the process is somebody else's
+    monkeypatch.setattr(train_tiny, "__name__", "__main__")
+    train_tiny.set_allocator("sam2")
+    assert not begun
+    train_tiny.set_allocator("clip")
+    assert begun[0].items() >= train_tiny.MALLOC.items()
+    monkeypatch.setattr(os, "environ", begun.pop())
+    train_tiny.set_allocator("clip")
+    assert not begun
+    train_tiny.set_allocator("sam2")
+    assert not train_tiny.MALLOC.keys() & begun[0].keys()

@@ -96,7 +96,7 @@ def _sheet(
         Row(
             id=image_id,
             image=dataset.load_image(image_id),
-            truth=dataset.load_labels(image_id),
+            truth=dataset.load_truth(image_id).labels,
             baseline=read_prediction(folder, baseline, image_id)[0],
             other=read_prediction(folder, arm, image_id)[0],
             baseline_score=base[image_id],

@@ -5,23 +5,25 @@ Shapes: B images, P patches of one image, Q names (one per class).
 
 from __future__ import annotations
 
-import argparse
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.text import DEFAULT_TEMPLATES
+from models.backbones.base import normalise
+from models.text import DEFAULT_TEMPLATES, Tokenizer
 
 from ...world.scenes import VARIED, Scene, World, render_scene
-from ..loop import Run
 from ..naming import BACKGROUND, EVAL_NOUNS
 
+if TYPE_CHECKING:
+    from open_clip import CLIP
+
 SIDE, PATCH = 224, 16
-TRAINING = 10_000  # first number of the scenes' seeds; held-out scenes have another
+_TRAINING = 10_000  # first number of the scenes' seeds; held-out scenes have another
 PLAIN_TEMPLATES = ("{}", "a {}", "a photo of a {}.", "the {}")
 # What users of VOC's classes meet most; a person or a building can look like many glyphs.
 OFTEN = (*EVAL_NOUNS, "person", "person", "building")
@@ -31,16 +33,18 @@ SURFACE_WEIGHT = 0.2  # most patches show no thing: they would drown the others
 class Names:
     """The classes of the world, things first, and the random texts that stand for them.
 
-    `rng` and `progress` are those of the step that is drawn.
+    Args:
+        world, tokenizer: the words.
+        rng, progress: of the step that is drawn.
     """
 
-    def __init__(self, world: World, tokenizer) -> None:
+    def __init__(
+        self, world: World, tokenizer: Tokenizer, rng: np.random.Generator, progress: float
+    ) -> None:
         self.names = [*world.names.values(), *world.stuff]
         self.index = {noun: i for i, noun in enumerate(world.nouns)}
         self.stuff = len(world.nouns)
-        self.tokenizer = tokenizer
-        self.rng, self.progress = np.random.default_rng(0), 0.0
-        self._tokens: dict[str, Tensor] = {}
+        self.tokenizer, self.rng, self.progress = tokenizer, rng, progress
 
     def text(self, name: str, *, plain: bool) -> str:
         if plain:
@@ -54,12 +58,6 @@ class Names:
             return names[0]
         return names[int(self.rng.integers(len(names)))]
 
-    def tokens(self, texts: list[str]) -> Tensor:
-        for text in texts:
-            if text not in self._tokens:
-                self._tokens[text] = self.tokenizer([text])[0]
-        return torch.stack([self._tokens[text] for text in texts])
-
     def draw(self) -> tuple[Tensor, bool]:
         """Tokens (Q, L), one text per class; and whether all surfaces share the last text."""
         merged = bool(self.rng.random() < 0.3)
@@ -68,13 +66,13 @@ class Names:
             chosen.append(str(self.rng.choice(BACKGROUND)))
         # The longest text sets the cost of all: the long templates come together, now and then.
         plain = bool(self.rng.random() < 0.75)
-        return self.tokens([self.text(name, plain=plain) for name in chosen]), merged
+        return self.tokenizer([self.text(name, plain=plain) for name in chosen]), merged
 
 
 def training_scene(
     world: World, rng: np.random.Generator, progress: float = 1.0, *, side: int = SIDE
 ) -> Scene:
-    """A window as the segmenter sees them: at most half the time an enlarged part of a scene.
+    """A window as the segmenter sees them: at most half the time an upsampled part of a scene.
 
     Small glyphs come in as training proceeds: from scratch, large ones are learnt much faster. A
     scene of another side shows the same, in more or fewer pixels.
@@ -82,29 +80,22 @@ def training_scene(
     nouns = OFTEN if rng.random() < 0.6 else None
     least = 48.0 - 32.0 * min(1.0, progress / 0.6)
     glyphs = (least * side / SIDE, 150.0 * side / SIDE)
-    scene = render_scene(
-        world,
-        rng,
-        size=(side, side),
-        objects=(4, 10),
-        nouns=nouns,
-        side=glyphs,
-        varied=rng.random() < VARIED,
-    )
+    options = {"size": (side, side), "objects": (4, 10), "nouns": nouns, "side": glyphs}
+    scene = render_scene(world, rng, **options, varied=rng.random() < VARIED)
     if rng.random() < 0.5:
         return scene
     part = round(side / rng.uniform(1.0, 1.7))
     top, left = rng.integers(0, side - part + 1, 2)
     area = np.s_[top : top + part, left : left + part]
 
-    def enlarge(array: np.ndarray, how: int) -> np.ndarray:
+    def upsample(array: np.ndarray, how: int) -> np.ndarray:
         return cv2.resize(np.ascontiguousarray(array[area]), (side, side), interpolation=how)
 
     return Scene(
-        image=enlarge(scene.image, cv2.INTER_LINEAR),
-        instances=enlarge(scene.instances, cv2.INTER_NEAREST),
+        image=upsample(scene.image, cv2.INTER_LINEAR),
+        instances=upsample(scene.instances, cv2.INTER_NEAREST),
         objects=scene.objects,
-        stuff=enlarge(scene.stuff, cv2.INTER_NEAREST),
+        stuff=upsample(scene.stuff, cv2.INTER_NEAREST),
     )
 
 
@@ -113,32 +104,30 @@ def patch_targets(scene: Scene, names: Names, *, merged: bool) -> tuple[np.ndarr
     n = len(scene.objects)
     objects = np.array([names.index[noun] for noun in scene.objects], np.int64)
     surfaces = names.stuff + (0 if merged else scene.stuff.astype(np.int64))
-    labels = np.where(
-        scene.instances > 0, objects[scene.instances - 1] if n else 0, surfaces
-    )  # (H, W)
+    things = objects[scene.instances - 1] if n else 0
+    labels = np.where(scene.instances > 0, things, surfaces)  # (H, W)
     grid = SIDE // PATCH
 
     def by_patch(array: np.ndarray) -> np.ndarray:
-        cells = array.reshape(grid, PATCH, grid, PATCH).transpose(0, 2, 1, 3)
-        return cells.reshape(grid * grid, PATCH * PATCH)
+        patches = array.reshape(grid, PATCH, grid, PATCH).transpose(0, 2, 1, 3)
+        return patches.reshape(grid * grid, PATCH * PATCH)
+
+    def histograms(values: np.ndarray, count: int) -> np.ndarray:  # one of every patch
+        rows = np.arange(len(values))[:, None]
+        found = np.bincount((rows * count + values).ravel(), minlength=len(values) * count)
+        return found.reshape(len(values), count).astype(np.float32) / PATCH**2
 
     count = names.stuff + (1 if merged else len(names.names) - names.stuff)
-    patches = by_patch(labels)
-    rows = np.arange(len(patches))[:, None]
-    shares = np.bincount((rows * count + patches).ravel(), minlength=len(patches) * count)
-    inst = by_patch(scene.instances.astype(np.int64))
-    members = np.bincount((rows * (n + 1) + inst).ravel(), minlength=len(patches) * (n + 1))
-    shares = shares.reshape(len(patches), count).astype(np.float32) / PATCH**2
-    members = members.reshape(len(patches), n + 1)[:, 1:].T.astype(np.float32) / PATCH**2
+    shares = histograms(by_patch(labels), count)
+    members = histograms(by_patch(scene.instances.astype(np.int64)), n + 1)[:, 1:].T
     return shares, members
 
 
-def normalise(images: list[np.ndarray], clip: nn.Module) -> Tensor:
+def to_input(images: list[np.ndarray], clip: CLIP) -> Tensor:
     """uint8 pictures to the (B, 3, H, W) float input of `clip`."""
+    visual: Any = clip.visual  # where open_clip notes its preprocessing
     batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
-    mean = torch.tensor(clip.visual.image_mean).view(3, 1, 1)
-    std = torch.tensor(clip.visual.image_std).view(3, 1, 1)
-    return (batch - mean) / std
+    return normalise(batch, visual.image_mean, visual.image_std)
 
 
 def caption(scene: Scene, names: Names) -> str:
@@ -164,14 +153,14 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""
-        return Batch(
-            *(part.to(device) for part in (self.tokens, self.captions, self.image, self.shares)),
-            members=tuple(part.to(device) for part in self.members),
-            labels=tuple(part.to(device) for part in self.labels),
-        )
+
+        def move(part: Any) -> Any:
+            return part.to(device) if isinstance(part, Tensor) else tuple(map(move, part))
+
+        return Batch(*(move(getattr(self, field.name)) for field in fields(self)))
 
 
-def make_batch(clip: nn.Module, names: Names, world: World, count: int) -> Batch:
+def make_batch(clip: CLIP, names: Names, world: World, count: int) -> Batch:
     """Render `count` scenes and draw the texts of a step."""
     tokens, merged = names.draw()
     scenes = [training_scene(world, names.rng, names.progress) for _ in range(count)]
@@ -187,42 +176,23 @@ def make_batch(clip: nn.Module, names: Names, world: World, count: int) -> Batch
         labels.append(torch.from_numpy(nouns[keep]))
     return Batch(
         tokens=tokens,
-        captions=names.tokens([caption(scene, names) for scene in scenes]),
-        image=normalise([scene.image for scene in scenes], clip),
+        captions=names.tokenizer([caption(scene, names) for scene in scenes]),
+        image=to_input([scene.image for scene in scenes], clip),
         shares=shares / shares.sum(),
         members=tuple(members),
         labels=tuple(labels),
     )
 
 
-class Batches:
-    """Every step's batch, a function of the seed and the step; the next ones are drawn ahead.
-
-    With a budget of steps a resumed run therefore sees what an uninterrupted one sees.
-    """
-
-    def __init__(
-        self, clip: nn.Module, tokenizer, world: World, work: Run, args: argparse.Namespace
-    ) -> None:
-        self.clip, self.tokenizer, self.world, self.work = clip, tokenizer, world, work
-        self.seed, self.count, self.ahead = args.seed, args.batch, args.workers
-        self._threads = ThreadPoolExecutor(args.workers)
-        self._coming: dict[int, Future[Batch]] = {}
-
-    def __enter__(self) -> Batches:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._threads.shutdown(cancel_futures=True)
-
-    def __getitem__(self, step: int) -> Batch:
-        for number in range(step, step + self.ahead + 1):
-            if number not in self._coming:
-                self._coming[number] = self._threads.submit(self._draw, number)
-        return self._coming.pop(step).result()
-
-    def _draw(self, step: int) -> Batch:
-        names = Names(self.world, self.tokenizer)
-        names.rng = np.random.default_rng([TRAINING, self.seed, step])
-        names.progress = self.work.progress_at(step)
-        return make_batch(self.clip, names, self.world, self.count)
+def draw_batch(
+    clip: CLIP,
+    tokenizer: Tokenizer,
+    world: World,
+    seed: int,
+    step: int,
+    progress: float,
+    count: int,
+) -> Batch:
+    """One step's batch, a function of the seed, the step and the progress before it."""
+    rng = np.random.default_rng([_TRAINING, seed, step])
+    return make_batch(clip, Names(world, tokenizer, rng, progress), world, count)

@@ -15,41 +15,43 @@ import argparse
 import logging
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.clip_dense import dense_features, forward_trunk, last_block, project
-from models.device import pick_device
-from models.text import DEFAULT_TEMPLATES, encode_texts
+from models.clip_dense import dense_features, forward_trunk, last_block, project, visual_tower
+from models.text import DEFAULT_TEMPLATES, Tokenizer, encode_texts
 from models.weights import build_clip
 
 from ...evaluation.metrics import confusion, mean_iou
 from ...world.scenes import World, load_world
-from ..loop import MovingAverage, Run
-from ..memory import freed_memory_returned
-from ..naming import BACKGROUND, Namer, enlarge, held_out_scene
-from ..optimizers import MuonAdamW
-from .examples import PLAIN_TEMPLATES, SIDE, Batch, Batches, Names, normalise
+from ..loop import Ahead, Run, add_run_options, start_run, weighted_sum
+from ..naming import BACKGROUND, Namer, held_out_scene, upsample
+from ..optimizers import muon_adamw
+from ..weights import MovingAverage, save_weights
+from .examples import PLAIN_TEMPLATES, SIDE, Batch, draw_batch, to_input
+
+if TYPE_CHECKING:
+    from open_clip import CLIP
 
 logger = logging.getLogger(__name__)
 
 
-def losses(clip: nn.Module, batch: Batch, *, every: bool = True) -> dict[str, Tensor]:
+def losses(clip: CLIP, batch: Batch, *, every: bool = True) -> dict[str, Tensor]:
     """The terms of one step; without `every`, only those of the csa path."""
     texts = torch.cat([batch.tokens, batch.captions]) if every else batch.tokens
     text = F.normalize(encode_texts(clip, texts).float(), dim=-1)
     text, captions = text[: len(batch.tokens)], text[len(batch.tokens) :]
     scale = clip.logit_scale.exp()
-    trunk = forward_trunk(clip.visual, batch.image)
+    visual = visual_tower(clip)
+    trunk = forward_trunk(visual, batch.image)
     out: dict[str, Tensor] = {}
     for attention in ("csa", "vanilla", "maskclip") if every else ("csa",):
-        joint = F.normalize(
-            project(clip.visual, last_block(clip.visual, trunk, attention)).float(), dim=-1
-        )
+        joint = project(visual, last_block(visual, trunk, attention)).float()
+        joint = F.normalize(joint, dim=-1)
         patches = joint[:, 1:]  # (B, P, C)
         log_probs = F.log_softmax(scale * patches @ text.T, dim=-1)
         out[attention] = -(batch.shares * log_probs).sum()
@@ -69,32 +71,24 @@ WEIGHTS = {"csa": 1.0, "region": 1.0, "vanilla": 0.4, "maskclip": 0.4, "caption"
 
 
 @torch.no_grad()
-def validate(clip: nn.Module, tokenizer, world: World, count: int = 48) -> float:
+def validate(clip: CLIP, tokenizer: Tokenizer, world: World, count: int = 48) -> float:
     """mIoU (percent) of whole 224² held-out scenes: bilinear scores, VOC nouns and background."""
     namer = Namer(clip, tokenizer, world)
     matrix = np.zeros((namer.count, namer.count), np.int64)
     for i in range(count):
         scene = held_out_scene(world, i, (SIDE, SIDE))
-        image = normalise([scene.image], clip).to(clip.logit_scale.device)
+        image = to_input([scene.image], clip).to(clip.logit_scale.device)
         scores = namer.scores(dense_features(clip, image)[0])
-        predicted = enlarge(scores, (SIDE, SIDE)).argmax(0).cpu().numpy()
-        matrix += confusion(namer.truth(scene), predicted, namer.count)
+        predicted = upsample(scores, (SIDE, SIDE)).argmax(0).cpu().numpy()
+        matrix += confusion(namer.ground_truth(scene), predicted, namer.count)
     return mean_iou(matrix)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", type=Path, default=Path("runs/clip"), help="run folder")
-    parser.add_argument("--steps", type=int, help="length of the run, or ...")
-    parser.add_argument("--minutes", type=float, help="... its time, of all parts together")
-    parser.add_argument("--device", help="cuda, mps or cpu (default: the best available)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    """Add this training's options."""
+    add_run_options(parser, output="runs/clip", lr=1.5e-3)
     parser.add_argument("--workers", type=int, default=1, help="threads that render scenes")
     parser.add_argument("--batch", type=int, default=12, help="scenes per step")
-    parser.add_argument("--lr", type=float, default=1.5e-3, help="peak learning rate")
-    parser.add_argument("--seed", type=int, default=1, help="seed of weights and scenes")
-    parser.add_argument("--validate-every", type=int, default=500, help="steps between validations")
-    parser.add_argument("--resume", action="store_true", help="continue from OUTPUT/last.pt")
-    parser.add_argument("--export", type=Path, help="only write the averaged weights to this file")
 
 
 def export(weights: dict[str, Tensor], seen: Tensor, path: Path) -> None:
@@ -102,50 +96,48 @@ def export(weights: dict[str, Tensor], seen: Tensor, path: Path) -> None:
 
     An unknown word then adds nothing to a text instead of noise, and the file packs well.
     """
-    weights = {k: v.cpu().half() if v.is_floating_point() else v.cpu() for k, v in weights.items()}
     table = weights["token_embedding.weight"]
-    weights["token_embedding.weight"] = torch.where(seen[:, None], table, torch.zeros(()).half())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in weights.items()}, str(path))
-    logger.info("wrote %s (%.1f MB)", path, path.stat().st_size / 1e6)
+    table = torch.where(seen[:, None].to(table.device), table, 0.0)
+    save_weights({**weights, "token_embedding.weight": table}, path, half=True)
 
 
-def seen_tokens(names: Names) -> Tensor:
+def seen_tokens(world: World, tokenizer: Tokenizer) -> Tensor:
     """(V,) bool: tokens that occur in any training text."""
     seen = torch.zeros(49408, dtype=torch.bool)
-    words = [name for row in names.names for name in row] + list(BACKGROUND)
-    texts = [f"{word} and a {word}" for word in words]
+    words = [*(name for names in (*world.names.values(), *world.stuff) for name in names)]
+    texts = [f"{word} and a {word}" for word in (*words, *BACKGROUND)]
     texts += [t("thing") for t in DEFAULT_TEMPLATES] + [t.format("a") for t in PLAIN_TEMPLATES]
-    seen[torch.cat([names.tokenizer([text])[0] for text in texts])] = True
+    seen[tokenizer(texts)] = True
     return seen
 
 
 def run(args: argparse.Namespace) -> int:
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
-    device = pick_device(args.device)
-    world = load_world()
+    """Train, or export what is trained; returns the exit status."""
+    device, world = start_run(args), load_world()
     folder = Path(__file__).resolve().parents[3] / "models" / "tiny" / "clip"
-    clip, tokenizer = build_clip(folder)
+    built, tokenizer = build_clip(folder)
+    clip = cast("CLIP", built)
     clip.logit_scale.data.fill_(math.log(20))
     clip.to(device)
-    optimizer, average = MuonAdamW(clip, args.lr), MovingAverage(clip)
+    optimizer, average = muon_adamw(clip, args.lr), MovingAverage(clip)
     state = {"model": clip, "optimizer": optimizer, "average": average}
     work = Run.from_options(args, state)
     if args.export:
-        export(average.weights, seen_tokens(Names(world, tokenizer)), args.export)
+        export(average.weights, seen_tokens(world, tokenizer), args.export)
         return 0
 
-    # The texts' lengths and the number of objects differ from step to step.
-    with freed_memory_returned(), Batches(clip, tokenizer, world, work, args) as batches:
+    def draw(step: int) -> Batch:
+        progress = work.progress_at(step)
+        return draw_batch(clip, tokenizer, world, args.seed, step, progress, args.batch)
+
+    with Ahead(draw, args.workers) as batches:
         for step in work.steps():
             batch = batches[step].to(device)
             with torch.autocast(device.type, torch.bfloat16):
                 terms = losses(clip, batch, every=step % 4 == 0)
-            rate = work.cosine(args.lr)
-            loss = sum(WEIGHTS[name] * term for name, term in terms.items())
+            rate = work.rate(args.lr)
             clip.zero_grad()
-            loss.backward()
+            weighted_sum(terms, WEIGHTS).backward()
             nn.utils.clip_grad_norm_(clip.parameters(), 1.0)
             optimizer.step(rate)
             clip.logit_scale.data.clamp_(max=math.log(100))
@@ -159,8 +151,6 @@ def run(args: argparse.Namespace) -> int:
                 clip.train()
                 logger.info("step %d: held-out dense mIoU %.1f", step + 1, miou)
             if step % 20 == 0 or not math.isnan(miou):
-                values = {
-                    name: terms[name].item() if name in terms else math.nan for name in WEIGHTS
-                }
+                values = {n: terms[n].item() if n in terms else math.nan for n in WEIGHTS}
                 work.log(lr=rate, scale=clip.logit_scale.exp().item(), **values, mIoU=miou)
     return 0

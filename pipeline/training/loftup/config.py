@@ -62,7 +62,9 @@ class LoftUpConfig:
 
         for field in dataclasses.fields(self):
             if choices := field.metadata.get("choices"):
-                expect(getattr(self, field.name) in choices, field.name, _listed(choices))
+                expect(
+                    getattr(self, field.name) in choices, field.name, " or ".join(map(str, choices))
+                )
         for name in ("side", "batch", "crops", "teacher_every", "affinity_pixels", "window_side"):
             expect(getattr(self, name) >= 1, name, "at least 1")
         for name in ("seed", "mask", "anchor", "windows", "pool"):
@@ -76,10 +78,9 @@ class LoftUpConfig:
         expect(1 <= self.frequencies <= GUIDE_FREQUENCIES, "frequencies", f"1…{GUIDE_FREQUENCIES}")
         expect(1 <= self.enlarge[0] <= self.enlarge[1], "enlarge", "1 <= least <= greatest")
         if self.pool:
+            expected = f"1…{self.batch} (the batch) and a divisor of the pool {self.pool}"
             good = 1 <= self.fresh <= self.batch and self.pool % self.fresh == 0
-            expect(
-                good, "fresh", f"1…{self.batch} (the batch) and a divisor of the pool {self.pool}"
-            )
+            expect(good, "fresh", expected)
             expect(self.pool >= self.batch, "pool", f"0 or at least the batch, {self.batch}")
         if self.stage == 2:
             expect(self.windows == 0, "windows", "0 in stage 2, which has crops")
@@ -99,10 +100,6 @@ class LoftUpConfig:
     def to_dict(self) -> dict[str, Any]:
         return {k: list(v) if isinstance(v, tuple) else v
                 for k, v in dataclasses.asdict(self).items()}  # fmt: skip
-
-
-def _listed(choices: tuple) -> str:
-    return " or ".join(str(choice) for choice in choices)
 
 
 _TINY = LoftUpConfig(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.loftup.guide import Window, scale_colours
 from models.loftup.network import LoftUp
@@ -19,16 +19,16 @@ Starts = list[list[tuple[int, int]]]  # per image the (top, left) of its windows
 
 
 def choose_windows(
-    masks: np.ndarray, rng: np.random.Generator, *, count: int, side: int, cell: int
+    masks: np.ndarray, rng: np.random.Generator, *, count: int, side: int, patch: int
 ) -> list[tuple[int, int]]:
-    """Tops and lefts of windows that begin at cells, three of four on an outline.
+    """Tops and lefts of windows that begin at patches, three of four on an outline.
 
     Args:
         masks: (H, W) mask map.
         rng: source of the choice.
         count: how many.
-        side: of a window, a multiple of `cell`.
-        cell: side of a cell, pixels.
+        side: of a window, a multiple of `patch`.
+        patch: side of a patch, pixels.
     """
     height, width = masks.shape
     edges = np.zeros(masks.shape, bool)
@@ -42,9 +42,9 @@ def choose_windows(
         else:
             row, column = int(rng.integers(height)), int(rng.integers(width))
         offset = rng.integers(0, side, 2)  # where in the window that pixel lies
-        top = np.clip((row - offset[0]) / cell + 0.5, 0, (height - side) / cell)
-        left = np.clip((column - offset[1]) / cell + 0.5, 0, (width - side) / cell)
-        starts.append((int(top) * cell, int(left) * cell))
+        top = np.clip((row - offset[0]) / patch + 0.5, 0, (height - side) / patch)
+        left = np.clip((column - offset[1]) / patch + 0.5, 0, (width - side) / patch)
+        starts.append((int(top) * patch, int(left) * patch))
     return starts
 
 
@@ -57,13 +57,14 @@ def upsample_windows(
     nothing else, together. A window may be the whole image.
     """
     net, (height, width) = loftup.upsampler, images.shape[2:]
+    phases = net.fourier_feat.get_parameter("1.biases")
     if side > min(height, width):
         raise ValueError(f"windows of {side} pixels do not fit images of {height}×{width}")
     # Crops stay inside the image, all of one size; at its border the padding is real.
     tall, wide = min(side + 2 * HALO, height), min(side + 2 * HALO, width)
     scaled, guides, corners = scale_colours(images), [], []
     # Nothing before the first norm learns but, perhaps, the guide's phases.
-    learns = torch.is_grad_enabled() and net.fourier_feat[1].biases.requires_grad
+    learns = torch.is_grad_enabled() and phases.requires_grad
     with torch.set_grad_enabled(learns):
         for i, places in enumerate(starts):
             for top, left in places:
@@ -84,38 +85,3 @@ def upsample_windows(
     ]
     x = net.ca_transformer(queries.flatten(1, 2), keys_values)
     return net.final_conv(x.transpose(1, 2).unflatten(2, (side, side)))
-
-
-@torch.no_grad()
-def recalibrate(loftup: LoftUp, images: list[Tensor], rng: np.random.Generator) -> None:
-    """Set the batch norms' running statistics to those of evenly drawn windows of `images`.
-
-    Training windows prefer outlines; whole images, which the statistics are for, do not.
-    """
-    net, side = loftup.upsampler, min(64, *images[0].shape[1:])
-    guides = []
-    for image in images:
-        top, left = (int(rng.integers(0, n - side + 1)) for n in image.shape[1:])
-        scaled = scale_colours(image[None])
-        guides.append(net.encode_guide(scaled, Window(top, left, side, side)))
-    norms = batch_norms(loftup)
-    before = [(m.training, m.momentum) for m in norms]
-    for m in norms:
-        m.train()
-        m.momentum = 1.0
-    with torch.autocast(images[0].device.type, torch.bfloat16):
-        net.first_conv(torch.cat(guides))
-    for m, (training, momentum) in zip(norms, before, strict=True):
-        m.train(training)
-        m.momentum = momentum
-
-
-def batch_norms(loftup: LoftUp) -> list[nn.BatchNorm2d]:
-    """The two batch norms."""
-    return [m for m in loftup.upsampler.first_conv if isinstance(m, nn.BatchNorm2d)]
-
-
-def freeze_norms(loftup: LoftUp) -> None:
-    """Batch norms use their running statistics from now on, in training mode as well."""
-    for m in batch_norms(loftup):
-        m.eval()

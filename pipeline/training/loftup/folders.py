@@ -34,13 +34,7 @@ class FolderSource:
     """Images of a folder and its sub-folders; some of them, evenly drawn, are held out."""
 
     def __init__(self, name: str, images: list[Path], read_masks: ReadMasks, held_out: int) -> None:
-        """
-        Args:
-            name: of the data.
-            images: paths, in an order that is always the same.
-            read_masks: gives an image's mask map.
-            held_out: images that training never sees, at most a fifth of all.
-        """
+        """Of `images`, always in the same order, `held_out` (at most a fifth) are never drawn."""
         if len(images) < 2:
             raise ValueError(
                 f"training needs at least 2 images with masks, found {len(images)}: one to learn "

@@ -12,6 +12,8 @@ Shapes: C channels, D = C + 20 working width, h×w cells, H×W pixels.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -28,12 +30,13 @@ from models.loftup.modules import (
 )
 from models.loftup.network import LoftUp
 
-from .crops import batch_norms, recalibrate
+from .norms import batch_norms, recalibrate
 
 REACH = 0.5  # standard deviation of the attention, cells
 IMAGE_SCALE = 0.3  # of what a pixel itself says, beside the features it reads
 _WAVE = 1  # of the grid's frequencies: e, less than a wave from border to border
 _SIGNALS = 2 * GRID_SIGNALS  # sine and cosine of row and column
+_SIGNS = torch.tensor([1.0, -1.0])
 
 
 @torch.no_grad()
@@ -48,28 +51,45 @@ def start_locally(
 
     Args:
         loftup: gets weights, and statistics of its batch norms to be frozen with.
-        grid: (h, w) cells of a training image.
+        grid: (h, w) patches of a training image.
         images: (3, H, W) uint8, some training images.
         frequencies: of the guide, lowest first, that are listened to.
         rng: draws the windows that the statistics are taken from.
     """
     device = next(loftup.parameters()).device
     loftup.cpu()
-    net, dim = loftup.upsampler, loftup.dim
+    net: Any = loftup.upsampler  # indexed by place: sequences do not tell the types of their parts
+    dim, wave = loftup.dim, net.lr_pe.frequencies()[_WAVE]
     for waves in (net.fourier_feat[1], net.lr_pe):
         waves.biases.zero_()
     # After a ReLU a signal takes two channels, for its positive and its negative part. They lie
     # where the context has its positions, beside the features.
     pairs = torch.arange(dim, dim + 2 * _SIGNALS).unflatten(0, (_SIGNALS, 2))
-    guide = net.encode_guide(scale_colours(images[0][None]), Window(0, 0, *images[0].shape[1:]))
-    _hand_places_through(net, pairs, guide, grid, frequencies)
-    statistics = [(n.running_mean[pairs], n.running_var[pairs]) for n in batch_norms(loftup)]
+    height, width = images[0].shape[1:]
+    guide = net.encode_guide(scale_colours(images[0][None]), Window(0, 0, height, width))
+    signals = _places((height, width), grid, wave)  # (H·W, 4)
+    mean = (_SIGNS * signals.mean(0)[:, None]).float()
+    variance = signals.var(0)[:, None].float().expand(-1, 2)
+    mixed = _fit(net.first_conv[0](guide)[0].flatten(1), signals, frequencies)
+    passed = torch.zeros(_SIGNALS, dim + GRID_CHANNELS)
+    passed.scatter_(1, pairs, _SIGNS.expand(_SIGNALS, 2))
+    for index, weights in ((1, mixed), (4, passed)):
+        convolution, norm = net.first_conv[index : index + 2]
+        convolution.weight[pairs] = 0
+        convolution.weight[pairs, :, 1, 1] = _SIGNS[:, None] * weights[:, None]
+        convolution.bias[pairs] = 0
+        norm.bias[pairs], norm.weight[pairs] = mean, (variance + norm.eps).sqrt()
+    others = torch.ones(dim + GRID_CHANNELS, dtype=torch.bool)
+    others[pairs] = False
+    norm.weight[others] = IMAGE_SCALE
     recalibrate(loftup, images, rng)
-    for norm, (mean, variance) in zip(batch_norms(loftup), statistics, strict=True):
-        norm.running_mean[pairs], norm.running_var[pairs] = mean, variance
+    for norm in batch_norms(loftup):
+        # With these statistics the norm does not change what the pairs say.
+        norm.get_buffer("running_mean")[pairs] = mean
+        norm.get_buffer("running_var")[pairs] = variance
 
     (first, _), (second, _) = net.ca_transformer.layers
-    _read_nearby(net, first, pairs, guide, max(grid))
+    _read_nearby(net, first, pairs, guide, REACH * 2 / (max(grid) - 1) * wave)
     second.attention.load_state_dict(first.attention.state_dict())
     copied = torch.diag(torch.arange(dim + GRID_CHANNELS) < dim).float()
     first.attention.out_proj.weight.copy_(copied)
@@ -82,35 +102,19 @@ def start_locally(
     loftup.to(device)
 
 
-def _hand_places_through(
-    net: nn.Module, pairs: Tensor, guide: Tensor, grid: tuple[int, int], frequencies: int
-) -> None:
-    """Let both convolutions hand a pixel's place to the queries, as the grid's waves tell it."""
-    signals = _places(guide.shape[2:], grid, net.lr_pe.frequencies()[_WAVE])  # (H·W, 4)
-    mean, variance = signals.mean(0), signals.var(0)
-    # The guide has other waves; least squares finds the sum of them that is nearest.
+def _fit(guide: Tensor, signals: Tensor, frequencies: int) -> Tensor:
+    """The sums of the guide's channels (203, H·W) nearest to signals (H·W, 4): (4, 203).
+
+    The guide has other waves than the grid: least squares over its sines and cosines of row and
+    column.
+    """
     low = torch.zeros(2, GUIDE_FREQUENCIES, GUIDE_SIGNALS, dtype=torch.bool)
     low[:, :frequencies, :2] = True
     low = low.flatten().nonzero()[:, 0]
-    waves = net.first_conv[0](guide)[0].flatten(1)[low].T.double()  # (H·W, n)
+    waves = guide[low].T.double()  # (H·W, n)
     ridge = 1e-4 * len(waves) * torch.eye(len(low))
     fitted = torch.linalg.solve(waves.T @ waves + ridge, waves.T @ signals)  # (n, 4)
-    mixed = torch.zeros(_SIGNALS, GUIDE_CHANNELS).index_copy_(1, low, fitted.T.float())
-    passed = torch.zeros(_SIGNALS, len(net.first_conv[2].weight))
-    signs = torch.tensor([1.0, -1.0])
-    passed.scatter_(1, pairs, signs.expand(_SIGNALS, 2))
-    for index, weights in ((1, mixed), (4, passed)):
-        convolution, norm = net.first_conv[index : index + 2]
-        convolution.weight[pairs] = 0
-        convolution.weight[pairs, :, 1, 1] = signs[:, None] * weights[:, None]
-        convolution.bias[pairs] = 0
-        # With these statistics the norm changes nothing.
-        norm.running_mean[pairs] = norm.bias.data[pairs] = (signs * mean[:, None]).float()
-        norm.running_var[pairs] = variance[:, None].float().expand(-1, 2)
-        norm.weight[pairs] = (norm.running_var[pairs] + norm.eps).sqrt()
-    others = torch.ones(len(norm.weight), dtype=torch.bool)
-    others[pairs] = False
-    norm.weight[others] = IMAGE_SCALE
+    return torch.zeros(_SIGNALS, GUIDE_CHANNELS).index_copy_(1, low, fitted.T.float())
 
 
 def _places(size: tuple[int, int], grid: tuple[int, int], frequency: Tensor) -> Tensor:
@@ -125,9 +129,7 @@ def _places(size: tuple[int, int], grid: tuple[int, int], frequency: Tensor) -> 
     return torch.stack(waves).flatten(1).T
 
 
-def _read_nearby(
-    net: nn.Module, layer: nn.Module, pairs: Tensor, guide: Tensor, cells: int
-) -> None:
+def _read_nearby(net: Any, layer: Any, pairs: Tensor, guide: Tensor, reach: Tensor) -> None:
     """Every head compares places first of all, and reads its own part of the features."""
     weight = layer.attention.in_proj_weight
     width = weight.shape[1]
@@ -140,7 +142,6 @@ def _read_nearby(
     net.first_conv.train()
     amplitude = (seen[:, pairs[:, 0]] - seen[:, pairs[:, 1]]).square().mean().mul(2).sqrt()
     # cos(ωΔ) is about 1 - (ωΔ)²/2, so the weights exp(sharpness · cos(ωΔ)) are a Gaussian.
-    reach = REACH * 2 / (cells - 1) * net.lr_pe.frequencies()[_WAVE]
     gain = (head**0.5 / amplitude).sqrt() / reach
     # Of the context's last channels: sines, then cosines, frequency by frequency, row and column.
     order = torch.arange(width - GRID_CHANNELS, width).view(2, GRID_FREQUENCIES, GRID_SIGNALS)
@@ -148,5 +149,5 @@ def _read_nearby(
     for start in range(0, width, head):
         rows = torch.arange(start, start + _SIGNALS)
         queries[rows], keys[rows] = 0, 0
-        queries[rows[:, None], pairs] = gain * torch.tensor([1.0, -1.0])
+        queries[rows[:, None], pairs] = gain * _SIGNS
         keys[rows, order] = gain

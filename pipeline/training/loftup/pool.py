@@ -7,11 +7,10 @@ of its windows. A resumed run makes the groups anew, from the same seeds.
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
-
 import numpy as np
+from torch import Tensor
 
+from ..loop import Ahead
 from .config import LoftUpConfig
 from .samples import Sample, Source
 from .stage import Stage
@@ -31,7 +30,7 @@ def norms_generator(seed: int, step: int) -> np.random.Generator:
     return np.random.default_rng([_TRAINING, seed, _NORMS, step])
 
 
-class Pool:
+class Pool(Ahead[list[Sample]]):
     """Groups of samples, drawn ahead in threads; use it as a context.
 
     Args:
@@ -45,38 +44,24 @@ class Pool:
     def __init__(
         self, source: Source, stage: Stage, config: LoftUpConfig, *, rank: int, workers: int
     ) -> None:
+        super().__init__(self._draw, workers)
         self.source, self.stage, self.config, self.rank = source, stage, config, rank
-        self.ahead = workers
-        self._threads = ThreadPoolExecutor(workers)
-        self._coming: dict[int, Future[list[Sample]]] = {}
         self._groups: dict[int, list[tuple[Sample, Example]]] = {}
 
-    def __enter__(self) -> Pool:
-        return self
-
-    def __exit__(
-        self, _kind: type | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        self._threads.shutdown(cancel_futures=True)
-
     @property
-    def images(self) -> list:
+    def images(self) -> list[Tensor]:
         """(3, S, S) uint8, all that are kept."""
         return [example.image for group in self._groups.values() for _, example in group]
 
     def batch(self, step: int, rng: np.random.Generator) -> tuple[list[Sample], list[Example]]:
         """The samples and examples of one step; `rng` is the step's."""
         newest = step + self.config.kept // self.config.new_per_step - 1
-        for number in range(step, newest + 1 + self.ahead):
-            if number not in self._groups and number not in self._coming:
-                self._coming[number] = self._threads.submit(self._draw, number)
         for number in [n for n in self._groups if n < step]:
             del self._groups[number]
         for number in range(step, newest + 1):
             if number not in self._groups:
-                samples = self._coming.pop(number).result()
-                examples = self.stage.examples(samples)
-                self._groups[number] = list(zip(samples, examples, strict=True))
+                samples = self[number]
+                self._groups[number] = list(zip(samples, self.stage.examples(samples), strict=True))
         older = [pair for n in range(step, newest) for pair in self._groups[n]]
         others = rng.permutation(len(older))[: self.config.batch - self.config.new_per_step]
         pairs = self._groups[newest] + [older[i] for i in others]

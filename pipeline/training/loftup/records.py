@@ -44,10 +44,10 @@ class Best:
         return True
 
     def state_dict(self) -> dict[str, float]:
-        return {"step": self.step, "score": self.score}
+        return dict(vars(self))
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        self.step, self.score = state["step"], state["score"]
+        vars(self).update(state)
 
 
 class TensorBoard:

@@ -34,9 +34,11 @@ class Source(Protocol):
 
     def draw(self, rng: np.random.Generator, side: int) -> Sample:
         """A random view, `side` pixels wide and high."""
+        ...
 
     def held_out(self, count: int, side: int) -> list[Sample]:
         """At most `count` samples, always the same, which `draw` never gives."""
+        ...
 
 
 class RenderedScenes:

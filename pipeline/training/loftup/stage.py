@@ -1,9 +1,9 @@
 """What the two stages of LoftUp's training share: a batch, what is learnt, the windows.
 
-Both stages compare windows of the output, which begin at cells, with a target. A stage is a module,
-so that several processes can train it together; its one trained part is the LoftUp.
+Both stages compare windows of the output, which begin at patches, with a target. A stage is a
+module, so that several processes can train it together; its one trained part is the LoftUp.
 
-Shapes: B images, n windows of all images, C channels, h×w cells, s side of a window, S side of an
+Shapes: B images, n windows of all images, C channels, h×w patches, s side of a window, S side of an
 image, P pixels of an affinity matrix.
 """
 
@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.backbones.base import Backbone
+from models.device import autocast
 from models.loftup.modules import GUIDE_FREQUENCIES, GUIDE_SIGNALS
 from models.loftup.network import LoftUp
 
+from ..loop import weighted_sum
 from .config import LoftUpConfig
 from .crops import Starts, upsample_windows
-from .losses import anchor_loss, cut_cells
+from .losses import anchor_loss, cut_patches
 from .samples import Sample
 from .targets import Example, make_examples
 
@@ -55,21 +57,14 @@ def prepare(loftup: LoftUp, config: LoftUpConfig) -> None:
     loftup.upsampler.fourier_feat.requires_grad_(config.learn_phases)
     used = torch.ones(2, GUIDE_FREQUENCIES, GUIDE_SIGNALS)
     used[:, config.frequencies :] = 0
-    weight = loftup.upsampler.first_conv[1].weight
+    weight = loftup.upsampler.first_conv.get_parameter("1.weight")
     used = torch.cat([used.flatten(), torch.ones(3)])[:, None, None].to(weight.device)
     weight.data *= used
     weight.register_hook(lambda gradient: gradient * used)
 
 
 class Stage(nn.Module):
-    """What the two stages share.
-
-    Args:
-        loftup: is trained.
-        backbone: gives the features.
-        config: the settings.
-        precision: torch type that the forward pass computes in.
-    """
+    """What the two stages share; `precision` is the type that the forward pass computes in."""
 
     zoom = 1  # source images are this many times as large as training images
     weights: dict[str, float]  # of the terms in the loss
@@ -81,32 +76,32 @@ class Stage(nn.Module):
         backbone.check_side(config.side)
         self.loftup, self.backbone, self.config = loftup, backbone, config
         self.precision = precision
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Check what the stage needs, and set its `weights`."""
+        raise NotImplementedError
 
     def examples(self, samples: list[Sample]) -> list[Example]:
         """Training images with their features."""
-        return make_examples(
-            self.backbone, self.loftup.channelnorm, samples, purity=self.config.purity
-        )
+        purity = self.config.purity
+        return make_examples(self.backbone, self.loftup.channelnorm, samples, purity=purity)
 
     def upsample(self, loftup: LoftUp, batch: Batch) -> Tensor:
         """(n, C, s, s) float32: the windows of a batch."""
-        features, images = (
-            torch.stack([getattr(example, name) for example in batch.examples])
-            for name in ("features", "image")
-        )
-        kind, low = features.device.type, self.precision != torch.float32
-        with torch.autocast(kind, self.precision, enabled=low):
-            return upsample_windows(
-                loftup, features, images, batch.starts, batch.target.shape[2]
-            ).float()
+        features = torch.stack([example.features for example in batch.examples])
+        images = torch.stack([example.image for example in batch.examples])
+        side = batch.target.shape[2]
+        with autocast(features.device, self.precision):
+            return upsample_windows(loftup, features, images, batch.starts, side).float()
 
     def anchor(self, output: Tensor, batch: Batch) -> Tensor:
         """The anchor's term, and gradients only where it has a weight."""
         with torch.set_grad_enabled(self.config.anchor > 0 and torch.is_grad_enabled()):
             features = torch.stack([example.features for example in batch.examples])
             normed = self.loftup.channelnorm(features)
-            cells = cut_cells(normed, batch.starts, output.shape[2], self.backbone.patch)
-            return anchor_loss(output, cells)
+            patches = cut_patches(normed, batch.starts, output.shape[2], self.backbone.patch)
+            return anchor_loss(output, patches)
 
     def batch(
         self, samples: list[Sample], examples: list[Example], rng: np.random.Generator
@@ -116,7 +111,7 @@ class Stage(nn.Module):
 
     def loss(self, terms: dict[str, Tensor]) -> Tensor:
         """The weighted sum of the terms."""
-        return sum(weight * terms[name] for name, weight in self.weights.items() if weight)
+        return weighted_sum(terms, self.weights)
 
     def after_step(self, step: int) -> None:
         """What follows the optimizer's step number `step`, counted from 1."""

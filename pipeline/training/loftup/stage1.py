@@ -12,10 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.backbones.base import Backbone
-from models.loftup.network import LoftUp
-
-from .config import LoftUpConfig
 from .crops import choose_windows
 from .losses import mask_loss
 from .samples import Sample, resize
@@ -26,10 +22,8 @@ from .targets import Example, add_detail, stage1_target
 class FirstStage(Stage):
     """Towards the mask means of the image's own features (arXiv:2504.14032, section 3.3)."""
 
-    def __init__(
-        self, loftup: LoftUp, backbone: Backbone, config: LoftUpConfig, precision: torch.dtype
-    ) -> None:
-        super().__init__(loftup, backbone, config, precision)
+    def prepare(self) -> None:
+        config, backbone = self.config, self.backbone
         if config.mask and backbone.text is None:
             raise ValueError(f"{backbone.name} has no text side for the mask term: add --mask 0")
         if config.windows and (config.window_side % backbone.patch or self.side > config.side):
@@ -38,7 +32,7 @@ class FirstStage(Stage):
                 f"pixels and at most the side {config.side}, got {config.window_side}"
             )
         self.weights = {"l2": 1.0, "mask": config.mask, "anchor": config.anchor}
-        self.scale = backbone.text.scale if config.mask else math.nan
+        self.scale = backbone.text.scale if backbone.text else math.nan
         self.zoom = 2 if config.detail else 1
 
     @property
@@ -50,46 +44,35 @@ class FirstStage(Stage):
         """Training images; with `detail` from larger samples, whose detail the masks' means get."""
         side = self.config.side
         small = [resize(s.image, s.masks, side) if len(s.image) > side else s for s in samples]
-        examples = super().examples(small)
+        examples, norm = super().examples(small), self.loftup.channelnorm
         return [
-            add_detail(example, sample.image, self.backbone, self.loftup.channelnorm)
-            if len(sample.image) > side
-            else example
-            for example, sample in zip(examples, samples, strict=True)
+            add_detail(e, s.image, self.backbone, norm) if len(s.image) > side else e
+            for e, s in zip(examples, samples, strict=True)
         ]
 
     def batch(
         self, samples: list[Sample], examples: list[Example], rng: np.random.Generator
     ) -> Batch:
         """Windows of the examples, and their targets."""
+        count, side, patch = max(1, self.config.windows), self.side, self.backbone.patch
         starts = [
-            choose_windows(
-                example.masks.cpu().numpy(),
-                rng,
-                count=max(1, self.config.windows),
-                side=self.side,
-                cell=self.backbone.patch,
-            )
-            for example in examples
+            choose_windows(e.masks.cpu().numpy(), rng, count=count, side=side, patch=patch)
+            for e in examples
         ]
         with torch.no_grad():
-            target = torch.stack(
-                [
-                    stage1_target(example, normed, self.config.alpha, (top, left, self.side))
-                    for example, places in zip(examples, starts, strict=True)
-                    for normed in [self.loftup.channelnorm(example.features[None])[0]]
-                    for top, left in places
-                ]
-            )
-        return Batch(examples, starts, target)
+            target = []
+            for example, places in zip(examples, starts, strict=True):
+                normed = self.loftup.channelnorm(example.features[None])[0]
+                for place in places:
+                    target.append(stage1_target(example, normed, self.config.alpha, (*place, side)))
+        return Batch(examples, starts, torch.stack(target))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of the loss, and the mean cosine with the target."""
         output = self.upsample(self.loftup, batch)
         terms = {"l2": F.mse_loss(output, batch.target)}
         if self.config.mask:
-            terms["mask"] = mask_loss(
-                output, batch.target, batch.examples, batch.starts, self.scale
-            )
+            examples, starts = batch.examples, batch.starts
+            terms["mask"] = mask_loss(output, batch.target, examples, starts, self.scale)
         terms["anchor"] = self.anchor(output, batch)
         return terms | {"cosine": mean_cosine(output, batch.target)}

@@ -1,4 +1,4 @@
-"""Stage 2: a teacher that sees enlarged crops tells what lies between the cells.
+"""Stage 2: a teacher that sees enlarged crops tells what lies between the patches.
 
 Shapes: n windows, C channels, s side of a window, S side of an image, P pixels of an affinity
 matrix.
@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.backbones.base import Backbone
+from models.device import autocast
 from models.loftup.network import LoftUp
 
-from ..loop import blend
-from .config import LoftUpConfig
+from ..weights import blend
 from .losses import affinity_loss
 from .samples import Sample, resize
 from .stage import Batch, Stage, mean_cosine
@@ -27,29 +26,27 @@ AFFINITY_WEIGHT = 20.0  # as in the authors' scripts: squared differences of cos
 
 
 class SecondStage(Stage):
-    """Self-distillation: a teacher that sees enlarged crops tells what is between the cells.
+    """Self-distillation, without labels.
 
     The teacher starts as the student and follows it slowly. It upsamples crops of the enlarged
     image; its output is drawn to the masks and shrunk to the crop's place in the student's output.
-    Places are whole cells, so the zoom t takes the values S / (k · patch) within the range.
+    Places are whole patches, so the zoom t takes the values S / (k · patch) within the range.
     """
 
-    def __init__(
-        self, loftup: LoftUp, backbone: Backbone, config: LoftUpConfig, precision: torch.dtype
-    ) -> None:
-        super().__init__(loftup, backbone, config, precision)
+    def prepare(self) -> None:
+        config, backbone = self.config, self.backbone
         low, high = config.enlarge
-        cells = config.side // backbone.patch
-        self.place_cells = [n for n in range(1, cells + 1) if low <= cells / n <= high]
-        if not self.place_cells:
+        grid = config.side // backbone.patch
+        self.place_sides = [n for n in range(1, grid + 1) if low <= grid / n <= high]  # patches
+        if not self.place_sides:
             raise ValueError(
-                f"no crop of whole cells enlarges {low:g} to {high:g} times at side {config.side}: "
-                f"{backbone.name} has {cells} cells a side; widen --enlarge"
+                f"no crop of whole patches enlarges {low:g} to {high:g} times at side "
+                f"{config.side}: {backbone.name} has {grid} patches a side; widen --enlarge"
             )
-        self.zoom = math.ceil(cells / self.place_cells[0])
+        self.zoom = math.ceil(grid / self.place_sides[0])
         self.weights = {"affinity": AFFINITY_WEIGHT, "anchor": config.anchor}
         # Not a part of the module: it has no gradients, and its state is saved on its own.
-        self._teacher = [copy.deepcopy(loftup).eval().requires_grad_(False)]
+        self._teacher = [copy.deepcopy(self.loftup).eval().requires_grad_(False)]
 
     @property
     def teacher(self) -> LoftUp:
@@ -64,15 +61,15 @@ class SecondStage(Stage):
     ) -> Batch:
         """Crops of the samples, and what the teacher makes of them."""
         config, patch = self.config, self.backbone.patch
-        cells = config.side // patch
-        place = int(rng.choice(self.place_cells))
-        corners = rng.integers(0, cells - place + 1, (len(samples), config.crops, 2))
+        grid = config.side // patch
+        place = int(rng.choice(self.place_sides))
+        corners = rng.integers(0, grid - place + 1, (len(samples), config.crops, 2))
         starts = [[(int(y) * patch, int(x) * patch) for y, x in some] for some in corners]
         side = place * patch
         crops = [
-            _crop(sample, (top, left, side), self.zoom, config.side)
+            _crop(sample, (*place, side), self.zoom, config.side)
             for sample, places in zip(samples, starts, strict=True)
-            for top, left in places
+            for place in places
         ]
         count = min(config.affinity_pixels, side * side)
         pixels = np.stack([rng.choice(side * side, count, replace=False) for _ in crops])
@@ -86,14 +83,14 @@ class SecondStage(Stage):
         device = next(self.teacher.parameters()).device
         image = torch.from_numpy(crop.image).permute(2, 0, 1)[None].to(device)
         features = self.backbone.features(image)
-        low = self.precision != torch.float32
-        with torch.autocast(device.type, self.precision, enabled=low):
+        with autocast(device, self.precision):
             output = self.teacher(features, image)[0].float()
         return refine(output, torch.from_numpy(crop.masks).to(device), self.config.alpha)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of the loss, and the mean cosine with the target."""
         output = self.upsample(self.loftup, batch)
+        assert batch.pixels is not None  # `batch` chooses them
         terms = {"affinity": affinity_loss(output, batch.target, batch.pixels)}
         terms["anchor"] = self.anchor(output, batch)
         return terms | {"cosine": mean_cosine(output, batch.target)}

@@ -129,7 +129,6 @@ def coarse_mask(
         coverage: (L, L) float32, the part of each cell that the object covers; others: the same
             for all other objects together.
         size: (H, W) of the scene, which decides how many patches it has.
-        rng: source of every choice made here.
 
     Returns:
         (L, L) float32 logits of random steepness.
@@ -152,43 +151,37 @@ def coarse_mask(
 def make_batch(
     scenes: list[Scene], rng: np.random.Generator, *, side: int, most_objects: int
 ) -> Batch:
-    """Draw prompts for up to `most_objects` objects of each scene.
+    """Prompts for up to `most_objects` objects, chosen at random, of each scene, which has some.
 
-    Args:
-        scenes: each with at least one object.
-        rng: source of every choice made here.
-        side: S, the side of SAM's square image.
-        most_objects: objects prompted per scene, chosen at random where there are more.
+    `side` is S, that of SAM's square image.
     """
     tokens = int(rng.choice(TOKEN_COUNTS, p=TOKEN_WEIGHTS))
-    owner, points, labels, masks, coverages = [], [], [], [], []
+    half, low = (side // 2, side // 2), (side // 4, side // 4)
+    owner, points, labels, masks, has_mask, coverages = [], [], [], [], [], []
     for image_index, scene in enumerate(scenes):
         height, width = scene.instances.shape
         indices = rng.permutation(len(scene.objects))[:most_objects] + 1
         for index in indices.tolist():
             owner.append(image_index)
             xy, label = point_prompt(scene.instances, index, tokens, rng)
-            points.append(xy * np.float32([side / width, side / height]))
+            points.append(xy * np.array([side / width, side / height], np.float32))
             labels.append(label)
-            half = (side // 2, side // 2)
             own = (scene.instances == index).astype(np.float32)
             coverages.append(cv2.resize(own, half, interpolation=cv2.INTER_AREA))
-            low = (side // 4, side // 4)
-            if rng.random() < MASK_PROMPT_PROBABILITY:
+            has_mask.append(rng.random() < MASK_PROMPT_PROBABILITY)
+            if has_mask[-1]:
                 other = ((scene.instances > 0) & (scene.instances != index)).astype(np.float32)
                 other = cv2.resize(other, low, interpolation=cv2.INTER_AREA)
                 own = cv2.resize(coverages[-1], low, interpolation=cv2.INTER_AREA)
                 masks.append(coarse_mask(own, other, (height, width), rng))
             else:
-                masks.append(None)
-    blank = np.zeros((side // 4, side // 4), np.float32)
-    mask_prompts = np.stack([blank if mask is None else mask for mask in masks])
+                masks.append(np.zeros(low, np.float32))
     return Batch(
         images=torch.stack([square_image(scene.image, side) for scene in scenes]),
         owner=torch.tensor(owner),
         points=torch.from_numpy(np.stack(points)),
         labels=torch.from_numpy(np.stack(labels)),
-        mask_prompts=torch.from_numpy(mask_prompts)[:, None],
-        has_mask=torch.tensor([m is not None for m in masks]),
+        mask_prompts=torch.from_numpy(np.stack(masks))[:, None],
+        has_mask=torch.tensor(has_mask),
         coverage=torch.from_numpy(np.stack(coverages)),
     )

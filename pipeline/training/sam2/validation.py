@@ -55,8 +55,6 @@ def validate(model: SAM2Base, world: World, count: int = 60) -> dict[str, float]
 
     Args:
         model: in eval mode.
-        world: sprites and words.
-        count: number of scenes.
 
     Returns:
         `miou` of the mask with the highest predicted IoU, `miou_small` the same for objects

@@ -171,7 +171,7 @@ def test_loading_by_name(tmp_path, monkeypatch):
     assert asked == ["anyup_multi_backbone", *ANYUPS, *LOFTUPS]
     with pytest.raises(ValueError, match=r"unknown upsampler 'loftop'; valid: none, .*loftup_sig"):
         load_upsampler("loftop")
-    with pytest.raises(ValueError, match=r"weights 'a\.bin' need upsampler loftup or anyup, got"):
+    with pytest.raises(ValueError, match=r"weights 'a\.bin' need upsampler anyup or loftup, got"):
         load_upsampler("bicubic", "a.bin")
 
 

@@ -20,6 +20,9 @@ def test_alone():
     with join_ranks("cpu") as ranks:
         assert ranks == Ranks(0, 1, torch.device("cpu"))
         assert ranks.gather({"a": [1]}) == [{"a": [1]}]
+        assert ranks.any(True) and not ranks.any(False)
+        net = torch.nn.Linear(1, 1)
+        assert ranks.share(net) is net
         ranks.barrier()
         assert not dist.is_initialized()
 
@@ -59,7 +62,11 @@ def _share(settings: dict[str, str], queue: multiprocessing.Queue) -> None:
     with join_ranks("cpu") as ranks:
         ranks.barrier()
         values = ranks.gather(("rank", ranks.rank, [None] * ranks.rank))
-        queue.put((ranks.rank, ranks.world, values))
+        net = torch.nn.Linear(1, 1, bias=False)
+        module = ranks.share(net)
+        module(torch.full((1, 1), float(2 * ranks.rank + 1))).sum().backward()
+        said = ranks.any(ranks.rank == 1), ranks.any(False)
+        queue.put((ranks.rank, ranks.world, values, net.weight.grad.item(), *said))
 
 
 def test_two_processes():
@@ -75,4 +82,5 @@ def test_two_processes():
         process.join(60)
         assert process.exitcode == 0
     gathered = [("rank", 0, []), ("rank", 1, [None])]
-    assert found == [(0, 2, gathered), (1, 2, gathered)]
+    # 2.0 is the mean of the gradients 1 and 3
+    assert found == [(rank, 2, gathered, 2.0, True, False) for rank in (0, 1)]

@@ -6,40 +6,33 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.training.loftup.crops import (
-    batch_norms,
-    choose_windows,
-    freeze_norms,
-    recalibrate,
-    upsample_windows,
-)
+from pipeline.training.loftup.crops import choose_windows, upsample_windows
 from pipeline.training.loftup.losses import (
     affinity,
     affinity_loss,
     anchor_loss,
-    cut_cells,
+    cut_patches,
     mask_loss,
 )
+from pipeline.training.loftup.norms import batch_norms, freeze_norms, recalibrate
 from pipeline.training.loftup.targets import stage1_target
 
 
 def test_windows_begin_at_cells_and_stay_inside(masks):
-    starts = choose_windows(masks, np.random.default_rng(0), count=60, side=16, cell=16)
+    starts = choose_windows(masks, np.random.default_rng(0), count=60, side=16, patch=16)
     assert set(starts) == {(y, x) for y in (0, 16) for x in (0, 16, 32)}
 
 
-def test_windows_together_equal_windows_alone(example, loftup):
+def test_windows_are_cut_from_the_whole(example, loftup):
     features, images = (x[None].repeat(2, 1, 1, 1) for x in (example.features, example.image))
     starts = [[(0, 0)], [(16, 32), (0, 16)]]
     with pytest.raises(ValueError, match="do not fit images"):
         upsample_windows(loftup, features, images, starts, side=48)
     with torch.no_grad():
         together = upsample_windows(loftup, features, images, starts, side=16)
-        alone = [
-            loftup(features[:1], images[:1])[:, :, top : top + 16, left : left + 16]
-            for top, left in ((0, 0), (16, 32), (0, 16))
-        ]
-        torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
+        whole = loftup(features[:1], images[:1])[0]
+        cut = [whole[:, top:, left:][:, :16, :16] for top, left in ((0, 0), (16, 32), (0, 16))]
+        torch.testing.assert_close(together, torch.stack(cut), atol=1e-5, rtol=1e-5)
         square, grid = images[:1, :, :, :32], features[:1, :, :, :2]
         whole = upsample_windows(loftup, grid, square, [[(0, 0)]], side=32)
         torch.testing.assert_close(whole, loftup(grid, square), atol=1e-5, rtol=1e-5)
@@ -68,7 +61,7 @@ def test_norms_take_the_statistics_of_whole_images_and_stay(example, loftup):
 
 def test_anchor_compares_means_with_cells(example, loftup):
     normed = loftup.channelnorm(example.features[None]).detach()
-    cells = cut_cells(normed, [[(0, 0), (16, 32)]], side=16, cell=16)
+    cells = cut_patches(normed, [[(0, 0), (16, 32)]], side=16, patch=16)
     torch.testing.assert_close(
         cells[:, :, 0, 0], torch.stack([normed[0, :, 0, 0], normed[0, :, 1, 2]])
     )

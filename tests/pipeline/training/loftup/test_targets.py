@@ -9,14 +9,14 @@ from pipeline.training.loftup import targets
 from pipeline.training.loftup.samples import Sample, compact, scene_masks
 from pipeline.training.loftup.targets import (
     add_detail,
-    cell_shares,
     draw_to_masks,
-    enlarge_window,
     make_examples,
     mask_weights,
+    patch_shares,
     reduction,
     refine,
     stage1_target,
+    upsample_window,
 )
 from pipeline.world.scenes import Scene
 
@@ -38,8 +38,8 @@ def test_labels_become_mask_numbers():
     np.testing.assert_array_equal(compact(np.array([[-1, 5]]), -1), [[-1, 0]])
 
 
-def test_cell_shares(masks):
-    shares = cell_shares(masks, (2, 3))
+def test_patch_shares(masks):
+    shares = patch_shares(masks, (2, 3))
     np.testing.assert_allclose(shares[0], [0.5, 1, 1, 0, 0, 0])
     np.testing.assert_allclose(shares[2], [0.5, 0, 0, 0, 0, 0])
     np.testing.assert_allclose(shares[1], [0, 0, 0, 1, 1, 0.75])  # the hole belongs to nobody
@@ -53,7 +53,7 @@ def test_purity_trusts_pure_cells(masks):
     assert means[1].item() == pytest.approx((1 + 1 + 0.5625 * 7) / 2.5625)
 
 
-def test_the_papers_mean_is_that_of_enlarged_pixels(masks):
+def test_the_papers_mean_is_that_of_upsampled_pixels(masks):
     features = torch.randn(4, 2, 3)
     pixels = F.interpolate(features[None], (H, W), mode="bicubic")[0]
     means = mask_weights(masks, (2, 3), purity=False) @ features.flatten(1).T
@@ -63,10 +63,10 @@ def test_the_papers_mean_is_that_of_enlarged_pixels(masks):
 
 
 @pytest.mark.parametrize("mode", ["bicubic", "bilinear"])
-def test_enlarged_window_is_cut_from_the_whole(mode):
+def test_upsampled_window_is_cut_from_the_whole(mode):
     grid = torch.randn(4, 2, 3)
     whole = F.interpolate(grid[None], (H, W), mode=mode)[0]
-    window = enlarge_window(grid, (H, W), top=16, left=8, side=16, mode=mode)
+    window = upsample_window(grid, (H, W), (16, 8, 16), mode)
     torch.testing.assert_close(window, whole[:, 16:, 8:24], atol=1e-5, rtol=1e-5)
 
 
@@ -124,12 +124,12 @@ def test_detail_names_a_thing_of_half_a_cell(backbone, loftup, masks):
 
 
 def test_detail_of_masks_of_many_cells_counts_half(backbone, loftup, masks, monkeypatch):
-    monkeypatch.setattr(targets, "FEW_CELLS", 2)  # the grass fills more
+    monkeypatch.setattr(targets, "FEW_PATCHES", 2)  # the grass fills more
     image = np.random.default_rng(0).integers(0, 255, (H, W, 3), np.uint8)
     (example,) = make_examples(backbone, loftup.channelnorm, [Sample(image, masks)], purity=True)
     large = image.repeat(2, 0).repeat(2, 1)
     mixed = add_detail(example, large, backbone, loftup.channelnorm)
-    monkeypatch.setattr(targets, "FEW_CELLS", 99)
+    monkeypatch.setattr(targets, "FEW_PATCHES", 99)
     alone = add_detail(example, large, backbone, loftup.channelnorm)
     torch.testing.assert_close(mixed.normed[1], (example.normed[1] + alone.normed[1]) / 2)
     torch.testing.assert_close(mixed.normed[2], alone.normed[2])

@@ -1,9 +1,6 @@
 """Short runs of both stages: resumed equals uninterrupted, files that others can load."""
 
-import csv
 import dataclasses
-import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,16 +11,17 @@ from torch.nn import functional as F
 from models.backbones.build import build_backbone
 from models.weight_files import read_state_dict
 from models.weights import load_loftup
+from pipeline.evaluation.ranks import Ranks
 from pipeline.training.loftup.config import LoftUpConfig, get_recipe
 from pipeline.training.loftup.pool import Pool, step_generator
-from pipeline.training.loftup.processes import Processes
 from pipeline.training.loftup.samples import RenderedScenes, Sample
 from pipeline.training.loftup.stage1 import FirstStage
 from pipeline.training.loftup.stage2 import SecondStage
 from pipeline.training.loftup.train import RunOptions, build_stage, export_best, train
 from pipeline.training.loftup.validation import WAYS, Validator, principal_colours
-from pipeline.training.loop import Run, blend, drop_rows_from
 from pipeline.world.scenes import load_world
+
+from ..runs import different, interrupt_after, last, rows
 
 
 class Squares:
@@ -40,6 +38,7 @@ class Squares:
         return [self.draw(np.random.default_rng([7, i]), side) for i in range(count)]
 
 
+ALONE = Ranks(0, 1, torch.device("cpu"))
 SMALL = {"side": 64, "batch": 3, "affinity_pixels": 64}
 CONFIGS = {
     "paper 1": dataclasses.replace(get_recipe("paper", 1), **SMALL),
@@ -60,32 +59,6 @@ CONFIGS = {
 }
 
 
-def interrupt_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The signal that ends a run comes in this step, counted from 1; then never again."""
-    rate, left = Run.rate, [steps]
-
-    def counted(run: Run, *args: object) -> float:
-        left[0] -= 1
-        if left[0] == 0:
-            signal.raise_signal(signal.SIGTERM)
-        return rate(run, *args)
-
-    monkeypatch.setattr(Run, "rate", counted)
-
-
-def flat(state: object, prefix: str = "") -> dict[str, torch.Tensor]:
-    """All tensors of nested dicts and lists, by path."""
-    if isinstance(state, torch.Tensor):
-        return {prefix: state}
-    items = enumerate(state) if isinstance(state, list) else getattr(state, "items", dict)()
-    return {k: v for key, part in items for k, v in flat(part, f"{prefix}/{key}").items()}
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open() as stream:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(stream)]
-
-
 @pytest.mark.parametrize("name", CONFIGS)
 def test_resumed_is_uninterrupted(name, backbone, tmp_path, monkeypatch):
     config = CONFIGS[name]
@@ -94,11 +67,11 @@ def test_resumed_is_uninterrupted(name, backbone, tmp_path, monkeypatch):
     common = {"steps": 6, "init": init, "validate_every": 2, "validate_images": 2, "log_every": 1}
     common["picture_every"] = 3
     through, stopped = tmp_path / "through", tmp_path / "stopped"
-    args = (backbone, Squares(), Processes("cpu"))
+    args = (backbone, Squares(), ALONE)
     train(config, RunOptions(output=through, **common), *args)
     interrupt_after(3, monkeypatch)
     train(config, RunOptions(output=stopped, **common), *args)
-    assert torch.load(stopped / "last.pt", weights_only=True)["step"] == 3
+    assert last(stopped)["step"] == 3
     assert len(rows(stopped / "log.csv")) == 3
     # A killed run may have logged steps after its last checkpoint.
     with (stopped / "log.csv").open("a") as stream:
@@ -107,11 +80,8 @@ def test_resumed_is_uninterrupted(name, backbone, tmp_path, monkeypatch):
         train(config, RunOptions(output=stopped, **common), *args)
     train(config, RunOptions(output=stopped, resume=True, **common), *args)
 
-    one, other = (torch.load(f / "last.pt", weights_only=True) for f in (through, stopped))
-    one, other = flat(one), flat(other)
-    assert one.keys() == other.keys() and any(k.startswith("/optimizer") for k in one)
-    assert any(k.startswith("/teacher") for k in one) is (config.stage == 2)
-    assert [k for k in one if not torch.equal(one[k], other[k])] == []
+    assert last(through)["optimizer"] and ("teacher" in last(through)) is (config.stage == 2)
+    assert not different(through, stopped)
     for file in ("log.csv", "validation.csv"):
         assert rows(through / file) == rows(stopped / file)
     assert [r["done"] for r in rows(through / "validation.csv")] == ["0", "2", "4", "6"]
@@ -125,16 +95,16 @@ def test_resumed_is_uninterrupted(name, backbone, tmp_path, monkeypatch):
 def test_a_resumed_run_keeps_its_settings(backbone, tmp_path):
     config = CONFIGS["paper 1"]
     options = {"output": tmp_path, "steps": 1, "validate_images": 1}
-    train(config, RunOptions(**options), backbone, Squares(), Processes("cpu"))
+    train(config, RunOptions(**options), backbone, Squares(), ALONE)
     other = dataclasses.replace(config, lr=1.0)
     with pytest.raises(ValueError, match=r"lr 0.001 \(now 1.0\)"):
-        train(other, RunOptions(**options, resume=True), backbone, Squares(), Processes("cpu"))
+        train(other, RunOptions(**options, resume=True), backbone, Squares(), ALONE)
 
 
 def test_training_brings_the_output_to_the_target(backbone, tmp_path):
     config = dataclasses.replace(CONFIGS["paper 1"], lr=1e-2, batch=2)
     options = RunOptions(output=tmp_path, steps=20, validate_every=0, validate_images=2)
-    measures = train(config, options, backbone, Squares(), Processes("cpu"))
+    measures = train(config, options, backbone, Squares(), ALONE)
     first = float(rows(tmp_path / "validation.csv")[0]["cosine"])
     assert measures["cosine"] > max(0.5, first + 0.3)
 
@@ -142,14 +112,14 @@ def test_training_brings_the_output_to_the_target(backbone, tmp_path):
 def test_best_weights_are_official_ones(backbone, tmp_path):
     config = CONFIGS["tiny 1"]
     options = RunOptions(output=tmp_path, steps=2, validate_images=1)
-    train(config, options, backbone, Squares(), Processes("cpu"))
+    train(config, options, backbone, Squares(), ALONE)
     best = load_loftup(tmp_path / "best.safetensors")
     assert {k.split(".")[0] for k in best.state_dict()} == {"upsampler", "channelnorm"}
     features, image = torch.randn(1, 8, 2, 3), torch.rand(1, 3, 32, 48)
-    for suffix, exact in (("bin", False), ("safetensors", False)):
+    for suffix in ("bin", "safetensors"):
         export_best(tmp_path, tmp_path / f"loftup.{suffix}")
         loaded = load_loftup(tmp_path / f"loftup.{suffix}")
-        assert torch.allclose(loaded(features, image), best(features, image), atol=2e-2) > exact
+        assert torch.allclose(loaded(features, image), best(features, image), atol=2e-2)
     with pytest.raises(ValueError, match=r"use \.safetensors"):
         export_best(tmp_path, tmp_path / "loftup.txt")
     with pytest.raises(FileNotFoundError, match="train first"):
@@ -158,10 +128,10 @@ def test_best_weights_are_official_ones(backbone, tmp_path):
 
 def test_unused_frequencies_and_fixed_parts_stay(backbone, tmp_path):
     config = CONFIGS["tiny 1"]
-    train(config, RunOptions(output=tmp_path, steps=2, validate_images=1), backbone, Squares(),
-          Processes("cpu"))  # fmt: skip
+    options = RunOptions(output=tmp_path, steps=2, validate_images=1)
+    train(config, options, backbone, Squares(), ALONE)
     start = build_stage(config, backbone, None).loftup.state_dict()
-    end = torch.load(tmp_path / "last.pt", weights_only=True)["model"]
+    end = last(tmp_path)["model"]
     listened = end["upsampler.first_conv.1.weight"].abs().amax((0, 2, 3)) > 0
     waves = listened[:200].view(2, 20, 5)
     assert waves.all((0, 2)).tolist() == [True] * 11 + [False] * 9 and listened[200:].all()
@@ -175,7 +145,7 @@ def test_pool_gives_the_same_images_from_any_step_on(backbone):
     stage = build_stage(config, backbone, None)
 
     def images(first: int) -> list[torch.Tensor]:
-        with Pool(Squares(), stage, config, rank=0, workers=2) as pool:
+        with (pool := Pool(Squares(), stage, config, rank=0, workers=2)):
             return [
                 torch.stack([e.image for e in pool.batch(s, step_generator(1, 0, s))[1]])
                 for s in range(first, 4)
@@ -185,7 +155,7 @@ def test_pool_gives_the_same_images_from_any_step_on(backbone):
     assert all(torch.equal(a, b) for a, b in zip(all_steps[2:], later, strict=True))
     seen = {tuple(image.flatten().tolist()) for step in all_steps for image in step}
     assert len(seen) <= 8  # of 12: older images come again
-    with Pool(Squares(), stage, config, rank=1, workers=1) as pool:
+    with (pool := Pool(Squares(), stage, config, rank=1, workers=1)):
         other = pool.batch(0, step_generator(1, 1, 0))[1]
     assert not torch.equal(other[0].image, all_steps[0][0])
 
@@ -215,7 +185,7 @@ def test_teacher_target_is_where_its_crop_lies(backbone):
 
 def test_zooms_are_those_of_whole_cells(backbone):
     config = dataclasses.replace(CONFIGS["paper 2"], side=224)
-    assert build_stage(config, backbone, None).place_cells == [4, 5, 6, 7]
+    assert build_stage(config, backbone, None).place_sides == [4, 5, 6, 7]
     with pytest.raises(ValueError, match="widen --enlarge"):
         build_stage(dataclasses.replace(config, enlarge=(2.1, 2.2)), backbone, None)
 
@@ -230,11 +200,6 @@ def test_teacher_follows_slowly(backbone):
     assert stage.teacher.state_dict()[name][0] == 1
     stage.after_step(2)
     torch.testing.assert_close(stage.teacher.state_dict()[name][0], torch.tensor(2.0))
-    module = torch.nn.BatchNorm2d(1)
-    module.num_batches_tracked.fill_(4)
-    weights = {k: v.clone().zero_() for k, v in module.state_dict().items()}
-    blend(weights, module, 0.5)
-    assert weights["weight"] == 0.5 and weights["num_batches_tracked"] == 4
 
 
 def test_anchor_can_be_off(backbone):
@@ -260,8 +225,8 @@ def test_words_measure_a_clip(tmp_path):
     assert stage(batch)["mask"] > 0
     validator = Validator(stage, source, world, 2)
     measures = validator.measure(stage.loftup.eval())
-    assert list(measures) == validator.columns
-    assert {f"{way}_edge" for way in WAYS} < set(measures)
+    named = [name for way in WAYS for name in (way, f"{way}_edge")]
+    assert list(measures) == ["cosine", "cosine_bicubic", *named]
     expected = (measures["restored"] + measures["restored_edge"]) / 2
     assert validator.score(measures) == expected
     folder = Validator(stage, Squares(), world, 2)  # scenes for the words, squares for the cosine
@@ -282,15 +247,6 @@ def test_colours_are_principal_components():
     np.testing.assert_array_equal(large, small.repeat(2, 0).repeat(2, 1))
     assert sorted({0, 255} & set(small[0, :, 0].tolist())) == [0, 255]
     assert 120 < small[0, 1, 0] < 135
-
-
-def test_logs_lose_what_comes_again(tmp_path):
-    log = tmp_path / "log.csv"
-    log.write_text("step,loss\n0,1\n20,2\n40,3\n")
-    drop_rows_from(log, 40)
-    assert log.read_text() == "step,loss\n0,1\n20,2\n"
-    drop_rows_from(log, 0)
-    assert not log.exists()
 
 
 @pytest.mark.parametrize(

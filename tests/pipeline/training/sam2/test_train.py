@@ -1,20 +1,18 @@
 """Training data and losses of the tiny SAM 2, and very short runs."""
 
-import argparse
-import signal
-
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from models.sam2_networks import build_sam2
-from pipeline.training.loop import Run
 from pipeline.training.sam2 import scenes as sam2_scenes
 from pipeline.training.sam2 import train as training
 from pipeline.training.sam2.examples import coarse_mask, make_batch, mirror, point_prompt, pole
 from pipeline.training.sam2.scenes import SceneSource
 from pipeline.world.scenes import Scene, load_world
+
+from ..runs import call, different, interrupt_after, last, tensors
 
 H, W = 30, 50
 
@@ -101,9 +99,9 @@ def test_losses_prefer_the_right_mask(share):
     assert right["iou"] < 0.01 and wrong["iou"] == 1  # against a predicted IoU of 1
 
 
-def test_focal_share_grows_with_progress():
-    assert [training.focal_share(p) for p in (0, 0.1, 0.4, 1)] == [0, 0, 1, 1]
-    assert training.focal_share(0.25) == pytest.approx(0.5)
+def test_focal_weight_grows_with_progress():
+    assert [training.focal_weight(p) for p in (0, 0.1, 0.4, 1)] == [0, 0, 1, 1]
+    assert training.focal_weight(0.25) == pytest.approx(0.5)
 
 
 def test_attention_runs_in_float32():
@@ -128,12 +126,6 @@ def test_scenes_follow_from_seed_and_step(monkeypatch):
     assert difference.abs().max() <= 1 and len(batches[2].images) == 3
 
 
-def arguments(*options: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    training.add_arguments(parser)
-    return parser.parse_args(list(options))
-
-
 @pytest.fixture
 def quick(tmp_path, monkeypatch) -> tuple[str, ...]:
     """Options of a run with a network for images of 64 pixels; validation is left out."""
@@ -144,63 +136,38 @@ def quick(tmp_path, monkeypatch) -> tuple[str, ...]:
     assert build_sam2(training.CONFIG).image_size == 64
     monkeypatch.setattr(training, "validate", lambda *_: dict.fromkeys(training.SCORES, 0.5))
     monkeypatch.setattr(sam2_scenes, "AGAIN_AFTER", 2)
-    threads = str(torch.get_num_threads())
-    return ("--device", "cpu", "--images", "2", "--objects", "2", "--threads", threads)
+    return ("--images", "2", "--objects", "2")
 
 
 def test_resumed_is_uninterrupted(quick, tmp_path, monkeypatch):
     through, stopped = tmp_path / "through", tmp_path / "stopped"
     options = (*quick, "--steps", "6", "--output")
-    training.run(arguments(*options, str(through)))
-    cosine = Run.cosine
-
-    def interrupted(run: Run, base: float) -> float:
-        if run.step == 2:
-            signal.raise_signal(signal.SIGTERM)
-        return cosine(run, base)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "cosine", interrupted)
-        training.run(arguments(*options, str(stopped)))
-    assert torch.load(stopped / "last.pt", weights_only=True)["step"] == 3
-    with pytest.raises(FileExistsError, match="--resume"):
-        training.run(arguments(*options, str(stopped)))
-    training.run(arguments(*options, str(stopped), "--resume"))
-    one, other = (torch.load(f / "last.pt", weights_only=True) for f in (through, stopped))
-    assert one["step"] == other["step"] == 6
-    one, other = flat(one), flat(other)
-    assert one.keys() == other.keys() and any(k.startswith("/optimizer/muon") for k in one)
-    assert [k for k in one if not torch.equal(one[k], other[k])] == []
-
-
-def flat(state: object, prefix: str = "") -> dict[str, torch.Tensor]:
-    """All tensors of nested dicts, by path."""
-    if isinstance(state, torch.Tensor):
-        return {prefix: state}
-    parts = state.items() if isinstance(state, dict) else ()
-    return {k: v for key, part in parts for k, v in flat(part, f"{prefix}/{key}").items()}
+    call(training, *options, str(through))
+    interrupt_after(3, monkeypatch)
+    call(training, *options, str(stopped))
+    assert last(stopped)["step"] == 3
+    call(training, *options, str(stopped), "--resume")
+    assert last(through)["step"] == last(stopped)["step"] == 6
+    assert any(k.startswith("/optimizer/muon") for k in tensors(last(through)))
+    assert not different(through, stopped)
 
 
 def test_minutes_init_export(quick, tmp_path):
     run = ("--output", str(tmp_path / "run"))
-    with pytest.raises(FileNotFoundError, match="train first"):
-        training.run(arguments(*quick, *run, "--export", str(tmp_path / "x.safetensors")))
-    assert training.run(arguments(*quick, *run, "--minutes", "0.01")) == 0
-    last = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
-    assert last["step"] >= 1
+    assert call(training, *quick, *run, "--minutes", "0.01") == 0
+    saved = last(tmp_path / "run")
+    assert saved["step"] >= 1
     assert "0.5" in (tmp_path / "run" / "log.csv").read_text()
-    with pytest.raises(ValueError, match="--steps N or --minutes M"):
-        training.run(arguments(*quick, "--output", str(tmp_path / "other")))
 
     file = tmp_path / "sam2.safetensors"
-    assert training.run(arguments(*quick, *run, "--export", str(file))) == 0
-    weights, average = load_file(file), last["average"]["weights"]
+    assert call(training, *quick, *run, "--export", str(file)) == 0
+    weights, average = load_file(file), saved["average"]["weights"]
     assert weights.keys() == average.keys()
     for name, value in weights.items():
         assert torch.equal(value, average[name].half()), name
 
     again = ("--output", str(tmp_path / "again"), "--init", str(file), "--steps", "1")
-    assert training.run(arguments(*quick, *again, "--lr", "0")) == 0
-    model = torch.load(tmp_path / "again" / "last.pt", weights_only=True)["model"]
+    assert call(training, *quick, *again, "--lr", "0") == 0
+    model = last(tmp_path / "again")["model"]
     for name, value in weights.items():
         assert torch.equal(model[name].half(), value), name
