@@ -250,6 +250,14 @@ def test_exports(here, capsys, monkeypatch):
     cuts = [np.asarray(Image.open(p)) for p in sorted(Path("cut/b").iterdir())]
     assert [np.sum(cut[..., 3] == 255) for cut in cuts] == [found.area for found in masks]
     assert np.load("maps/b/000_auto.npy").shape == (120, 160)
+    with monkeypatch.context() as patch:  # what one format cannot hold
+        patch.setattr("pipeline.exports.voc.object_map", lambda result: int("many"))
+        for several in ([], ["--image", "b.png", "a 'car'.png", "--output", "results"]):
+            assert main([*argv, *several, "--export", "voc", "coco", "--export-dir", "new"]) == 1
+    data = json.loads(Path("new/coco/annotations.json").read_text())
+    assert [image["file_name"] for image in data["images"]] == ["b.png", "a 'car'.png"]
+    assert Path("new/voc/ImageSets/Segmentation/all.txt").read_text() == ""
+    capsys.readouterr()
     argv[argv.index("--vocabulary") + 1 :] = ["zebra", "auto,car"]
     assert_refused([*argv, *exports], "exports is for auto, zebra and cannot be continued", capsys)
 
