@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..arms import MEANING
+from ..arms import meanings
 from .numbers import (
     METRICS,
     bold_best,
@@ -94,8 +94,8 @@ def markdown(results: Mapping, timings: Mapping) -> str:
         ]
     parts += ["## Definitions", _DEFINITIONS.format(resamples=settings["resamples"])]
     words = {part for arm in arms for part in arm.replace("+", " +").split()}
-    meanings = [f"- `{word}`: {meaning}" for word, meaning in MEANING.items() if word in words]
-    return "\n\n".join([*parts, "Parts of an arm's name:", "\n".join(meanings)]) + "\n"
+    said = [f"- `{word}`: {meaning}" for word, meaning in meanings().items() if word in words]
+    return "\n\n".join([*parts, "Parts of an arm's name:", "\n".join(said)]) + "\n"
 
 
 def _code(name: str) -> str:
