@@ -79,7 +79,7 @@ class ArmScores:
 
     def summary(self) -> dict[str, Any]:
         """The arm's entry in the results, without intervals."""
-        per_metric = {name: iou_percent(sum(self.counts[name])) for name in METRICS}
+        per_metric = {name: iou_percent(np.sum(self.counts[name], axis=0)) for name in METRICS}
         accuracy = class_accuracy(self.confusion)
         averaged = per_metric["mIoU"][self.first :]
         result: dict[str, Any] = {
