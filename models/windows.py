@@ -134,7 +134,7 @@ def encode_windows(
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
     patch = (backbone.patch, backbone.patch)
-    slices = window_slices(tuple(image.shape[2:]), window, stride)
+    slices = window_slices((image.shape[2], image.shape[3]), window, stride)
     features = [
         backbone.encode(_cut(image, slices[start : start + batch], patch))
         for start in range(0, len(slices), batch)
@@ -149,10 +149,17 @@ def encode_windows(
 
 
 def cosine_scores(features: Tensor, text: Tensor) -> Tensor:
-    """Cosine of features (b, C, H, W) with unit text vectors (Q, C): (b, Q, H, W) float32."""
+    """Cosine of features (b, C, H, W) with text vectors (Q, C): (b, Q, H, W) float32."""
     features = features.float()
     norm = features.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    return torch.einsum("bchw,qc->bqhw", features, text.float()) / norm
+    return torch.einsum("bchw,qc->bqhw", features, unit_vectors(text)) / norm
+
+
+def unit_vectors(text: Tensor) -> Tensor:
+    """Text vectors (Q, C) of length 1, float32; those that have it stay the same bits."""
+    text = text.float()
+    length = text.norm(dim=1, keepdim=True)
+    return torch.where((length - 1).abs() > 1e-4, text / length.clamp_min(1e-12), text)
 
 
 @torch.no_grad()
@@ -160,7 +167,7 @@ def sliding_scores(windows: WindowFeatures, scorer: Scorer) -> Tensor:
     """Score every window at its own pixels, and average where windows overlap: (Q, H, W)."""
     height, width = windows.image.shape[2:]
     count = windows.image.new_zeros(height, width, dtype=torch.float32)
-    total = None
+    total: Tensor | None = None
     for slices, features, guide in windows.batches():
         scores = scorer(features, guide)  # (b, Q, Hp, Wp)
         if total is None:
@@ -169,6 +176,7 @@ def sliding_scores(windows: WindowFeatures, scorer: Scorer) -> Tensor:
             visible = window[:, : row.stop - row.start, : column.stop - column.start]
             total[:, row, column] += visible
             count[row, column] += 1
+    assert total is not None, "there is a window"
     return total / count
 
 
@@ -184,7 +192,7 @@ def stitch_features(windows: WindowFeatures) -> Tensor:
     """
     sizes = windows.image.shape[2:]
     tokens = windows.features.shape[2:]
-    total, count = 0.0, 0.0
+    total, count = torch.zeros(()), torch.zeros(())
     for slices, features in zip(windows.slices, windows.features.float(), strict=True):
         rows, columns = (
             _cell_weights(sizes[axis], slices[axis], tokens[axis], windows.patch[axis]).to(features)
