@@ -136,7 +136,7 @@ def _why_no_interval(key: str, interval: Interval, images: int) -> dict[str, str
     """The reason, where a value has no interval."""
     if math.isnan(interval.value) or not math.isnan(interval.low):
         return {}
-    return {key: f"{images} images are too few: resampled, they hardly ever give the value itself"}
+    return {key: f"{images} images are too few: resampled, most lie on one side of the value"}
 
 
 def image_table(scores: dict[str, ArmScores]) -> str:
