@@ -168,6 +168,7 @@ def _run(args: argparse.Namespace) -> int:
 
     from pipeline.exports.export import Export
     from pipeline.exports.heatmaps import save_heatmaps
+    from pipeline.found import say_what_is_missing
 
     segmenter = _load(args, config_from_args(args))
     result = segmenter.segment(
@@ -181,6 +182,7 @@ def _run(args: argparse.Namespace) -> int:
         written.extend(export.paths)
 
     def save_maps() -> None:
+        assert result.probs is not None, "they were asked for"
         save_heatmaps(maps, result.probs, result.class_names)
         written.append(maps)
 
@@ -204,7 +206,10 @@ def _run(args: argparse.Namespace) -> int:
             f"from {result.sources[index]}"
         )
     if not len(result):
-        print(f"nothing found: no region of {args.min_region_size} px reaches --min-confidence")
+        reached = f"no region of {args.min_region_size} px reaches --min-confidence"
+        print(f"nothing found: {reached}; {say_what_is_missing(result)}")
+    elif missing := say_what_is_missing(result):
+        print(f"not found: {missing.removeprefix('best: ')}")
     print(
         f"{len(result)} masks in {sum(result.timings.values()):.1f} s -> "
         f"{', '.join(map(str, written))}"

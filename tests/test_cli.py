@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -197,6 +198,7 @@ def test_nothing_found(here, capsys, monkeypatch):
     assert main([*argv, "--min-region-size", "3073", "--output", "new/folder/out.png"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("nothing found: no region of 3073 px") and len(out) == 2
+    assert re.search(r"; best: zebra 0\.\d\d at \(\d+, \d+\)$", out[0])
     assert out[1].startswith("0 masks in ")
     Image.open("new/folder/out.png").load()
 
