@@ -207,6 +207,8 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _right_tiff(image: TiffImageFile) -> Image.Image:
     """What Pillow gets wrong: uncompressed planes unless of 8 bits, and the scale of deep grey."""
+    if not isinstance(image.info.get("xmp"), bytes):
+        image.info.pop("xmp", None)  # Pillow would search it for text as it decodes
     tags = image.tag_v2
     bits, photometric = (
         tags.get(_TAGS.BitsPerSample, (1,)),
