@@ -297,7 +297,8 @@ def test_bad_exif(tmp_path, name, exif):
     options = {"exif": exif, "icc_profile": b"no profile"} if name != "a.tif" else {}
     path = save(tmp_path, Image.new("RGB", (8, 4), RED), name, **options)
     if name == "a.tif":
-        path = save(tmp_path, Image.new("RGB", (8, 4), RED), name, tiffinfo={700: "text"})
+        tags = [(700, 2, 4, "XMP", True)]  # text, where there should be bytes
+        tifffile.imwrite(path, np.zeros((4, 8, 3), np.uint8), photometric="rgb", extratags=tags)
     assert load_image(path).shape == (4, 8, 3)
 
 
