@@ -16,6 +16,7 @@ command goes on after an interruption.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ from pipeline.app.options import (
 )
 from pipeline.config import PipelineConfig
 from pipeline.exports.options import add_export_options, check_export_options
-from pipeline.files.image_files import find_images, is_several
+from pipeline.files.image_files import find_images, is_several, mark_folder
 
 if TYPE_CHECKING:
     from pipeline.segmenter import Segmenter
@@ -88,7 +89,8 @@ def _run_folder(args: argparse.Namespace) -> int:
                 "written into --output"
             )
     check_export_options(args)
-    files = find_images(args.image, args.output, args.save_heatmaps)
+    left_out: list[Path] = []
+    files = find_images(args.image, args.output, args.save_heatmaps, left_out)
     if args.export:
         check_names(_export_name(file.path, file.name) for file in files)
     args.upsampler = choose_upsampler(args)
@@ -97,7 +99,7 @@ def _run_folder(args: argparse.Namespace) -> int:
     segmenter = _load(args, config_from_args(args))
     outcomes = segment_folder(
         segmenter,
-        args.image,
+        files,
         vocabulary,
         args.output,
         heatmaps=args.save_heatmaps,
@@ -110,12 +112,17 @@ def _run_folder(args: argparse.Namespace) -> int:
             for outcome in outcomes:
                 if outcome.status == "done":
                     result = Segmentation.load_json(result_file(args.output, "json", outcome.name))
+                    # The picture may have moved since, and so may the folder we are started in.
+                    result = dataclasses.replace(result, image_path=outcome.image)
                     export.add(result, _export_name(outcome.image, outcome.name))
         written += export.paths
     if args.save_heatmaps:
         written.append(args.save_heatmaps)
     for outcome in failed:
         print(f"not segmented: {outcome.reason}", file=sys.stderr)
+    if left_out:
+        kinds = ", ".join(sorted({path.suffix.lower() for path in left_out}))
+        print(f"left out: {len(left_out)} files that are not read ({kinds})", file=sys.stderr)
     print(
         f"{len(outcomes) - len(failed)} of {len(outcomes)} images, "
         f"{sum(outcome.masks or 0 for outcome in outcomes)} masks -> "
@@ -126,8 +133,8 @@ def _run_folder(args: argparse.Namespace) -> int:
 
 def _export_name(image: str | Path, name: str) -> str:
     """The path of an image below the folder common to all, from the name of its results."""
-    ending = Path(image).suffix
-    return name if name.endswith(ending) else name + ending
+    image = Path(image)
+    return name if name.split("/")[-1] == image.name else name + image.suffix
 
 
 def _load(args: argparse.Namespace, config: PipelineConfig) -> Segmenter:
@@ -182,6 +189,8 @@ def _run(args: argparse.Namespace) -> int:
         written.extend(export.paths)
 
     def save_maps() -> None:
+        if new := [folder for folder in (args.save_heatmaps, maps) if not folder.exists()]:
+            mark_folder(new[0])  # in others there may be photographs
         assert result.probs is not None, "they were asked for"
         save_heatmaps(maps, result.probs, result.class_names)
         written.append(maps)

@@ -210,12 +210,17 @@ def read_list(name: str, *, what: str, entry: str) -> list[tuple[int, str]]:
     if not path.exists():
         raise FileNotFoundError(f"{what} not found: '{name}' (from '@{name}')")
     try:
-        text = path.read_text(encoding="utf-8-sig")  # a byte order mark is dropped
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{what} '{name}' is not UTF-8 text; save it as UTF-8") from error
     # Not `splitlines`: names of files may hold the rarer signs that it takes for ends of lines.
-    lines = enumerate(map(str.strip, text.split("\n")), start=1)
-    found = [(number, line) for number, line in lines if line and not line.startswith("#")]
+    # A byte order mark begins a file, and stays where files were joined: a line begins there, too.
+    parts = (
+        (number, part.strip())
+        for number, line in enumerate(text.split("\n"), start=1)
+        for part in line.split("\ufeff")
+    )
+    found = [(number, part) for number, part in parts if part and not part.startswith("#")]
     if not found:
         raise ValueError(f"{what} '{name}' names no {entry}; write one per line")
     return found

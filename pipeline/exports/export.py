@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+from ..files.image_files import mark_folder
 from ..result import Segmentation
 from . import FORMATS
 
@@ -38,9 +39,10 @@ class Export:
             raise ValueError(f"unknown export formats {list(formats)}; valid: {', '.join(FORMATS)}")
         self.class_names = tuple(class_names)
         self._taken: dict[str, str] = {}
+        self._folders = {name: Path(folder) / name for name in formats}
         self._exporters = [
-            FORMATS[name].exporter()(Path(folder) / name, self.class_names)
-            for name in dict.fromkeys(formats)
+            FORMATS[name].exporter()(place, self.class_names)
+            for name, place in self._folders.items()
         ]
         self.paths = [exporter.path for exporter in self._exporters]
 
@@ -64,6 +66,8 @@ class Export:
             )
         name = name or Path(result.image_path or "").name
         _claim(name, self._taken)
+        for folder in self._folders.values():
+            mark_folder(folder)
         for exporter in self._exporters:
             exporter.add(str(PurePosixPath(name)), result)
 

@@ -28,7 +28,8 @@ def test_class_name_need_not_be_a_word():
 
 def test_file_with_comments_blank_lines_and_byte_order_mark(tmp_path):
     path = tmp_path / "wörter 词.txt"
-    text = "\ufeffcat\n\n# animals end here\n  sofa,couch  \r\nC# book\nцвет\n"
+    text = "\ufeffcat\n\n# animals end here\n  sofa,couch  \r\n"
+    text += "\ufeffC# book\n\ufeff# more\n\ufeff\nцвет\n"  # joined of several files
     path.write_bytes(text.encode("utf-8"))
     vocabulary = Vocabulary.parse(["person", f"@{path}", "car"])
     assert vocabulary.class_names == ("person", "cat", "sofa", "C# book", "цвет", "car")
