@@ -16,8 +16,9 @@ command goes on after an interruption.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,9 @@ from pipeline.exports.options import add_export_options, check_export_options
 from pipeline.files.image_files import find_images, is_several, mark_folder
 
 if TYPE_CHECKING:
+    from pipeline.app.folder import Outcome
+    from pipeline.exports.export import Export
+    from pipeline.result import Segmentation
     from pipeline.segmenter import Segmenter
 
 
@@ -62,6 +66,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--save-json", type=Path, help="masks (COCO RLE), scores, points, settings")
     parser.add_argument("--save-label-map", type=Path, help="class of every pixel, palette PNG")
+    parser.add_argument("--overlay", type=Path, help="the masks over the image, at its own size")
     add_export_options(parser)
     parser.add_argument(
         "--overwrite", action="store_true", help="with several images: start over in --output"
@@ -76,26 +81,27 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run_folder(args: argparse.Namespace) -> int:
-    from pipeline.app.folder import check_output, result_file, segment_folder
-    from pipeline.exports.export import Export, check_names
-    from pipeline.result import Segmentation
+    from models.images import load_image
+    from pipeline.app.folder import check_output, segment_folder
+    from pipeline.exports.cutouts import save_cutouts
 
     # All bad input is refused before the long work.
     check_output(args.output, args.save_heatmaps)
-    for option in ("save_json", "save_label_map"):
+    for option in ("save_json", "save_label_map", "overlay"):
         if getattr(args, option):
             raise ValueError(
                 f"--{option.replace('_', '-')} is for one image; for several all results are "
                 "written into --output"
             )
     check_export_options(args)
-    left_out: list[Path] = []
-    files = find_images(args.image, args.output, args.save_heatmaps, left_out)
-    if args.export:
-        check_names(_export_name(file.path, file.name) for file in files)
+    unread: list[Path] = []
+    files = find_images(args.image, args.output, args.save_heatmaps, unread)
     args.upsampler = choose_upsampler(args)
     args.preset = args.preset or "vit-b16"
     vocabulary = read_vocabulary(args)
+    if args.export:
+        pictures = [(_export_name(file.path, file.name), file.path) for file in files]
+        _export(args, vocabulary.class_names).check(pictures)
     segmenter = _load(args, config_from_args(args))
     outcomes = segment_folder(
         segmenter,
@@ -103,32 +109,52 @@ def _run_folder(args: argparse.Namespace) -> int:
         vocabulary,
         args.output,
         heatmaps=args.save_heatmaps,
+        heatmap_format=args.heatmap_format,
         overwrite=args.overwrite,
     )
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    left_out = 0
     written = [args.output]
     if args.export:
-        with Export(args.export_dir, args.export, vocabulary.class_names) as export:
-            for outcome in outcomes:
-                if outcome.status == "done":
-                    result = Segmentation.load_json(result_file(args.output, "json", outcome.name))
-                    # The picture may have moved since, and so may the folder we are started in.
-                    result = dataclasses.replace(result, image_path=outcome.image)
-                    export.add(result, _export_name(outcome.image, outcome.name))
+        with _export(args, vocabulary.class_names) as export:
+            for outcome, result in _results(args.output, outcomes):
+                export.add(result, _export_name(outcome.image, outcome.name))
         written += export.paths
+        left_out = len(export.left_out)
     if args.save_heatmaps:
         written.append(args.save_heatmaps)
+    if args.cutouts:
+        for outcome, result in _results(args.output, outcomes):
+            save_cutouts(args.cutouts / outcome.name, load_image(outcome.image), result)
+        written.append(args.cutouts)
     for outcome in failed:
         print(f"not segmented: {outcome.reason}", file=sys.stderr)
-    if left_out:
-        kinds = ", ".join(sorted({path.suffix.lower() for path in left_out}))
-        print(f"left out: {len(left_out)} files that are not read ({kinds})", file=sys.stderr)
+    if unread:
+        kinds = ", ".join(sorted({path.suffix.lower() for path in unread}))
+        print(f"left out: {len(unread)} files that are not read ({kinds})", file=sys.stderr)
     print(
         f"{len(outcomes) - len(failed)} of {len(outcomes)} images, "
         f"{sum(outcome.masks or 0 for outcome in outcomes)} masks -> "
         f"{', '.join(map(str, written))}"
     )
-    return 1 if failed else 0
+    return 1 if failed or left_out else 0
+
+
+def _results(output: Path, outcomes: Sequence[Outcome]) -> Iterator[tuple[Outcome, Segmentation]]:
+    """What was found in every image that is done; its path is that of this run."""
+    from pipeline.app.folder import result_file
+    from pipeline.result import Segmentation
+
+    for outcome in outcomes:
+        if outcome.status == "done":
+            result = Segmentation.load_json(result_file(output, "json", outcome.name))
+            yield outcome, replace(result, image_path=outcome.image)
+
+
+def _export(args: argparse.Namespace, class_names: Sequence[str]) -> Export:
+    from pipeline.exports.export import Export
+
+    return Export(args.export_dir, args.export, class_names, args.export_settings)
 
 
 def _export_name(image: str | Path, name: str) -> str:
@@ -152,7 +178,9 @@ def _load(args: argparse.Namespace, config: PipelineConfig) -> Segmenter:
 
 def _run(args: argparse.Namespace) -> int:
     from models.images import load_image
-    from pipeline.drawing.picture import picture_format, save_picture
+    from pipeline.drawing.layout import picture_format, save_array
+    from pipeline.drawing.overlay import draw_overlay
+    from pipeline.drawing.picture import save_picture
     from pipeline.files.atomic import write_each
 
     if not args.image[0].strip():
@@ -160,10 +188,12 @@ def _run(args: argparse.Namespace) -> int:
     args.image = Path(args.image[0])
     # All bad input is refused before the long work.
     picture_format(args.output)
+    picture_format(args.overlay or args.output)
     outputs = {
         "--output": args.output,
         "--save-json": args.save_json,
         "--save-label-map": args.save_label_map,
+        "--overlay": args.overlay,
     }
     check_outputs(outputs, args.image)
     check_export_options(args)
@@ -171,9 +201,11 @@ def _run(args: argparse.Namespace) -> int:
         raise ValueError(f"--save-label-map {args.save_label_map}: its name must end in .png")
     args.upsampler = choose_upsampler(args)
     vocabulary = read_vocabulary(args)
+    if args.export:
+        _export(args, vocabulary.class_names).check([(args.image.name, args.image)])
     image = load_image(args.image)
 
-    from pipeline.exports.export import Export
+    from pipeline.exports.cutouts import save_cutouts
     from pipeline.exports.heatmaps import save_heatmaps
     from pipeline.found import say_what_is_missing
 
@@ -182,24 +214,33 @@ def _run(args: argparse.Namespace) -> int:
         image, vocabulary, image_path=str(args.image), keep_probs=args.save_heatmaps is not None
     )
     written: list[Path] = []
+    left_out: list[str] = []
 
     def export_all() -> None:
-        with Export(args.export_dir, args.export, result.class_names) as export:
+        with _export(args, result.class_names) as export:
             export.add(result)
+        left_out.extend(export.left_out)
         written.extend(export.paths)
 
     def save_maps() -> None:
         if new := [folder for folder in (args.save_heatmaps, maps) if not folder.exists()]:
             mark_folder(new[0])  # in others there may be photographs
         assert result.probs is not None, "they were asked for"
-        save_heatmaps(maps, result.probs, result.class_names)
+        save_heatmaps(maps, result.probs, result.class_names, kind=args.heatmap_format)
         written.append(maps)
 
-    saves = [(args.output, lambda: save_picture(args.output, image, result))]
+    saves: list[tuple[Path, Callable[[], object]]] = []
+    saves.append((args.output, lambda: save_picture(args.output, image, result)))
     if args.save_json:
         saves.append((args.save_json, lambda: result.save_json(args.save_json)))
     if args.save_label_map:
         saves.append((args.save_label_map, lambda: result.save_label_map(args.save_label_map)))
+    if args.overlay:
+        overlay = draw_overlay(image, result, result.size)
+        saves.append((args.overlay, lambda: save_array(args.overlay, overlay)))
+    if args.cutouts:
+        cut = args.cutouts / args.image.stem
+        saves.append((cut, lambda: save_cutouts(cut, image, result)))
     written.extend(path for path, _ in saves)
     if args.export:
         saves.append((args.export_dir, export_all))
@@ -223,7 +264,7 @@ def _run(args: argparse.Namespace) -> int:
         f"{len(result)} masks in {sum(result.timings.values()):.1f} s -> "
         f"{', '.join(map(str, written))}"
     )
-    return 0
+    return 1 if left_out else 0
 
 
 if __name__ == "__main__":

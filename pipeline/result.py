@@ -6,21 +6,28 @@ pixels of the original image. In label maps 0 is "nothing named" and i + 1 is `c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from .files.atomic import write_json
 from .files.label_png import label_dtype, write_index_png
 from .files.result_json import read_result, to_json_dict
 from .files.rle import decode_rle as decode_rle  # users take these two from here
 from .files.rle import encode_rle as encode_rle
+from .objects import SegmentedObject
 
 if TYPE_CHECKING:
     import supervision
+
+    from models.images import ImageSource
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,6 +49,7 @@ class Segmentation:
         class_names: K names.
         probs: (K, H, W) or, with a background, (K + 1, H, W) float in 0…1, the background last: how
             probable each class is for CLIP. None unless asked for; no file of the result has it.
+        image: (H, W, 3) uint8 RGB, if it is at hand; no file of the result has it.
         image_path: where the image is from, if it was a file.
         timings: seconds per stage.
         settings: what it was made with.
@@ -60,6 +68,7 @@ class Segmentation:
     sources: tuple[str, ...]
     class_names: tuple[str, ...]
     probs: np.ndarray | None = None
+    image: np.ndarray | None = None
     image_path: str | None = None
     timings: dict[str, float] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
@@ -85,6 +94,8 @@ class Segmentation:
         if self.probs is not None:
             background = len(self.probs) == len(self.class_names) + 1
             _expect("probs", self.probs.shape, (len(self.class_names) + background, *size))
+        if self.image is not None:
+            _expect("image", self.image.shape, (*size, 3))
         if self.masks.dtype != bool:
             raise ValueError(f"masks must be bool, got {self.masks.dtype}; threshold them first")
         count = len(self.masks)
@@ -137,14 +148,74 @@ class Segmentation:
         """Number of masks."""
         return len(self.masks)
 
+    def __getitem__(self, index: int) -> SegmentedObject:
+        """Mask `index`, from the end if negative, with all that belongs to it."""
+        return SegmentedObject(
+            mask=self.masks[index],
+            class_id=int(self.class_ids[index]),
+            class_name=self.class_name(index),
+            score=float(self.scores[index]),
+            confidence=float(self.confidences[index]),
+            box=self.boxes[index],
+            points=self.points[index],
+            source=self.sources[index],
+        )
+
+    def __iter__(self) -> Iterator[SegmentedObject]:
+        return (self[index] for index in range(len(self)))
+
+    def __repr__(self) -> str:
+        names = Counter(found.class_name for found in self)
+        counts = [f"{n} {name}" for name, n in names.most_common(8)] + ["…"] * (len(names) > 8)
+        image = f"{self.image_path or 'an image'}, {self.size[1]}×{self.size[0]}"
+        return f"<Segmentation of {image}: {', '.join(counts) or 'nothing'}>"
+
+    def class_name(self, index: int) -> str:
+        """Class name of mask `index`."""
+        return self.class_names[self.class_ids[index]]
+
     @property
     def size(self) -> tuple[int, int]:
         """(H, W) of the image."""
         return self.label_map.shape
 
-    def class_name(self, index: int) -> str:
-        """Class name of mask `index`."""
-        return self.class_names[self.class_ids[index]]
+    def picture(self, image: ImageSource | None = None) -> np.ndarray:
+        """(h, w, 3) uint8 RGB: masks, image, dense map and legend, as the program draws them.
+
+        `image` is what was segmented; None takes the result's own, or the file `image_path`.
+
+        Raises:
+            FileNotFoundError, ValueError: there is no image, or one of another size.
+        """
+        from models.images import load_image
+
+        from .drawing.picture import draw_segmentation
+
+        known = [i for i in (image, self.image, self.image_path) if i is not None]
+        if known:
+            return draw_segmentation(load_image(known[0]), self)
+        raise ValueError("this result does not know its image; give it: image=...")
+
+    def save(self, path: str | Path, image: ImageSource | None = None) -> None:
+        """Write `picture(image)` as PNG, JPEG or WebP, by the end of the name.
+
+        Raises:
+            OSError, ValueError: see `picture`; or another ending, or it cannot be written.
+        """
+        from .drawing.layout import save_array
+
+        save_array(path, self.picture(image))
+
+    def show(self, image: ImageSource | None = None) -> None:
+        """Open `picture(image)` in the system's viewer."""
+        Image.fromarray(self.picture(image)).show()
+
+    def _repr_png_(self) -> bytes | None:
+        """The picture in a notebook; None, which shows `repr`, if the image is not at hand."""
+        data = io.BytesIO()
+        with contextlib.suppress(OSError, ValueError):
+            Image.fromarray(self.picture()).save(data, format="PNG")
+        return data.getvalue() or None
 
     def to_json_dict(self) -> dict[str, Any]:
         """Everything as plain JSON types; masks and label maps as COCO run lengths."""
@@ -181,16 +252,13 @@ class Segmentation:
             raise ImportError(
                 "to_supervision() needs the package supervision: pip install supervision"
             ) from error
-        names = [self.class_name(i) for i in range(len(self))]
+        names = np.array([found.class_name for found in self], dtype=str)
         return supervision.Detections(
             xyxy=self.boxes,
             mask=self.masks,
             confidence=self.scores,
             class_id=self.class_ids,
-            data={
-                "class_name": np.array(names, dtype=str),
-                "class_confidence": self.confidences,
-            },
+            data={"class_name": names, "class_confidence": self.confidences},
         )
 
     def save_label_map(self, path: str | Path) -> None:

@@ -230,6 +230,7 @@ class Segmenter:
             dense_map=_dense_map(dense, words),
             class_names=words.class_names,
             probs=_probs(dense, words) if keep_probs else None,
+            image=encoded.image,
             image_path=image_path,
             timings=timings,
             versions=versions,

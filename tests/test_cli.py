@@ -241,6 +241,22 @@ def test_exports(here, capsys, monkeypatch):
     x, y = map(int, data["masks"][0]["points"][0])
     assert maps[f"{data['masks'][0]['class_id']:03d}_auto.png"][y, x] > 0.65 * 255
 
+    Image.open("a 'car'.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save("b.png")
+    argv = ["--image", "b.png", "--preset", "tiny", "--vocabulary", "auto,car", "zebra"]
+    more = ["--yolo-images", "copy", "--yolo-val", "0.5", "--polygon-tolerance", "1"]
+    more += ["--overlay", "over.png", "--cutouts", "cut"]
+    assert main([*argv, *exports, "--heatmap-format", "npy", *more, *OUTPUTS]) == 0
+    capsys.readouterr()
+    coco = json.loads(Path("exports/coco/annotations.json").read_text())
+    assert [image["file_name"] for image in coco["images"]] == ["a 'car'.png", "b.png"]
+    assert Image.open("over.png").size == (160, 120)
+    masks = Segmentation.load_json("out.json")
+    cuts = [np.asarray(Image.open(p)) for p in sorted(Path("cut/b").iterdir())]
+    assert [np.sum(cut[..., 3] == 255) for cut in cuts] == [found.area for found in masks]
+    assert np.load("maps/b/000_auto.npy").shape == (120, 160)
+    argv[argv.index("--vocabulary") + 1 :] = ["zebra", "auto,car"]
+    assert_refused([*argv, *exports], "exports is for auto, zebra and cannot be continued", capsys)
+
 
 def test_a_folder(here, capsys, monkeypatch):
     monkeypatch.setattr(Segmenter, "from_preset", load_once)
@@ -278,13 +294,18 @@ def test_a_folder(here, capsys, monkeypatch):
     data = assert_outputs(here, (40, 75))  # as of one image
     assert data["masks"] and data["image"]["path"] == "photos/more/a.png"
     argv += ["--export", "coco", "--export-dir", "sets", "--save-heatmaps", "maps"]
-    assert main(argv) == 1  # only the export and the maps are new
-    assert capsys.readouterr().out.endswith(" masks -> out, sets/coco/annotations.json, maps\n")
+    argv += ["--cutouts", "cut"]
+    assert main(argv) == 1  # only the export, the maps and the cutouts are new
+    new = " masks -> out, sets/coco/annotations.json, maps, cut\n"
+    assert capsys.readouterr().out.endswith(new)
+    assert len(list(Path("cut/more/a").glob("*.png"))) == len(data["masks"])
     assert len(list(Path("maps/more/a").glob("*.png"))) == len(SCENE.words)
     coco = json.loads(Path("sets/coco/annotations.json").read_text())
     assert [image["file_name"] for image in coco["images"]] == ["a.png", "more/a.png"]
     assert len(coco["annotations"]) >= len(data["masks"])
     other = [*argv, "--vocabulary", "dog"]
+    assert_refused(other, "sets is for person, car, bicycle, tree, building and cannot be", capsys)
+    other += ["--export-dir", "other"]
     message = 'the results in out were made with other settings (vocabulary: [["person"], ["car"]'
     assert_refused(other, message, capsys)
 

@@ -142,7 +142,7 @@ def test_the_notebook_runs_from_top_to_bottom(fresh, monkeypatch, notebook, caps
         result.class_name(i) for i in range(len(result))
     }
     assert {p.name for p in (fresh / "outputs" / "tour").iterdir()} == {
-        "coco", "heatmaps", "labelme", "labels.png", "result.json", "voc", "yolo",
+        "coco", "export.json", "heatmaps", "labelme", "labels.png", "result.json", "voc", "yolo",
     }  # fmt: skip
 
 

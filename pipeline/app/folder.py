@@ -65,6 +65,7 @@ def segment_folder(
     not_words: Sequence[str] = (),
     thresholds: Mapping[str, float] | None = None,
     heatmaps: str | Path | None = None,
+    heatmap_format: str = "png",
     overwrite: bool = False,
 ) -> list[Outcome]:
     """Segment all images that have no result yet.
@@ -77,6 +78,7 @@ def segment_folder(
         output: folder of the results.
         heatmaps: folder of the heat maps, if there are to be any. Images that are done without
             them are segmented again.
+        heatmap_format: theirs, of `exports.HEATMAP_FORMATS`.
         overwrite: remove the results that are there and start over.
 
     Returns:
@@ -100,11 +102,14 @@ def segment_folder(
         wanted = segmenter.made_with(words)
         _claim(output, wanted, overwrite=overwrite)
         if heatmaps:
-            _claim_heatmaps(heatmaps, wanted | {"results": str(output.resolve())}, overwrite)
+            maps_of = {"results": str(output.resolve()), "format": heatmap_format}
+            _claim_heatmaps(heatmaps, wanted | maps_of, overwrite)
         with tqdm(files, unit="image", disable=None) as bar:
             for file in bar:
                 try:
-                    outcomes.append(_segment(segmenter, file, words, output, heatmaps))
+                    outcomes.append(
+                        _segment(segmenter, file, words, output, heatmaps, heatmap_format)
+                    )
                 except _FailedError as error:
                     reason = " ".join(str(error).split())
                     outcomes.append(Outcome(str(file.path), file.name, "failed", reason=reason))
@@ -113,7 +118,7 @@ def segment_folder(
     except (KeyboardInterrupt, WriteError) as error:
         done = sum(
             os.path.isfile(result_file(output, "json", file.name))
-            and not _missing(heatmaps, file, words)
+            and not _missing(heatmaps, file, words, heatmap_format)
             for file in files
         )
         again = "the same command without --overwrite" if overwrite else "the same command"
@@ -181,23 +186,29 @@ def _claim(output: Path, wanted: dict[str, Any], *, overwrite: bool) -> None:
 
 def _claim_heatmaps(folder: Path, wanted: dict[str, Any], overwrite: bool) -> None:
     """Make the folder ready for the heat maps that belong to these results."""
-    maps = "[0-9][0-9][0-9]*_*.png"
+    maps = "[0-9][0-9][0-9]*_*.[pn][np][gy]"
     for old in [*folder.rglob(_LEFTOVERS), *(folder.rglob(maps) if overwrite else ())]:
         old.unlink()
     taken = any(folder.rglob(maps))
     claim_folder(folder, wanted, taken=taken, what="heat maps", option="--save-heatmaps")
 
 
-def _missing(heatmaps: Path | None, file: ImageFile, words: Vocabulary) -> bool:
+def _missing(heatmaps: Path | None, file: ImageFile, words: Vocabulary, kind: str) -> bool:
     """Whether an image has not all the heat maps that are asked for."""
     if heatmaps is None:
         return False
-    maps = heatmap_files(heatmaps / file.name, words.class_names, background=bool(words.background))
+    background = bool(words.background)
+    maps = heatmap_files(heatmaps / file.name, words.class_names, background=background, kind=kind)
     return not all(path.is_file() for path in maps)
 
 
 def _segment(
-    segmenter: Segmenter, file: ImageFile, words: Vocabulary, output: Path, heatmaps: Path | None
+    segmenter: Segmenter,
+    file: ImageFile,
+    words: Vocabulary,
+    output: Path,
+    heatmaps: Path | None,
+    kind: str,
 ) -> Outcome:
     """Make the results of an image unless they are there."""
     target = result_file(output, "json", file.name)
@@ -211,7 +222,7 @@ def _segment(
                     f"'{file.path}' is not the image that {target} was made of; delete that file, "
                     "or choose another --output"
                 )
-            if not _missing(heatmaps, file, words):
+            if not _missing(heatmaps, file, words, kind):
                 return outcome
         image = load_image(file.path)
     except (OSError, ValueError) as error:
@@ -225,7 +236,7 @@ def _segment(
         record = result.to_json_dict()
         record["image"]["sha256"] = digest
         if heatmaps and result.probs is not None:
-            save_heatmaps(heatmaps / file.name, result.probs, result.class_names)
+            save_heatmaps(heatmaps / file.name, result.probs, result.class_names, kind=kind)
         save_picture(result_file(output, "pictures", file.name), image, result)
         result.save_label_map(result_file(output, "labels", file.name))
         write_json(target, record)

@@ -33,7 +33,7 @@ class LabelmeExport(Exporter):
         content = {
             "version": _VERSION,
             "flags": {},
-            "shapes": [s for i in range(len(result)) for s in _shapes(result, i)],
+            "shapes": [s for i in range(len(result)) for s in self._shapes(result, i)],
             "imagePath": _picture(path, name, result.image_path),
             "imageData": None,
             "imageHeight": height,
@@ -41,22 +41,21 @@ class LabelmeExport(Exporter):
         }
         write_json(path, content)
 
-
-def _shapes(result: Segmentation, index: int) -> list[dict[str, Any]]:
-    rings = mask_polygons(result.masks[index])
-    return [
-        {
-            "label": result.class_name(index),
-            "points": np.round(ring, 2).tolist(),
-            "group_id": index + 1 if len(rings) > 1 else None,
-            "description": "",
-            "shape_type": "polygon",
-            "flags": {},
-            "mask": None,
-            "score": round(float(result.scores[index]), 4),
-        }
-        for ring in rings
-    ]
+    def _shapes(self, result: Segmentation, index: int) -> list[dict[str, Any]]:
+        rings = mask_polygons(result.masks[index], self._settings.polygon_tolerance)
+        return [
+            {
+                "label": result.class_name(index),
+                "points": np.round(ring, 2).tolist(),
+                "group_id": index + 1 if len(rings) > 1 else None,
+                "description": "",
+                "shape_type": "polygon",
+                "flags": {},
+                "mask": None,
+                "score": round(float(result.scores[index]), 4),
+            }
+            for ring in rings
+        ]
 
 
 def _picture(path: Path, name: str, image_path: str | None) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from ..app.options import check_writable
-from . import FORMATS
+from . import FORMATS, HEATMAP_FORMATS, ExportSettings
 
 
 def add_export_options(parser: argparse.ArgumentParser) -> None:
-    """--export, --export-dir and --save-heatmaps."""
+    """--export, --save-heatmaps, --cutouts, and what their files are like."""
     parser.add_argument(
         "--export",
         nargs="+",
@@ -23,7 +24,25 @@ def add_export_options(parser: argparse.ArgumentParser) -> None:
         "--export-dir",
         type=Path,
         metavar="DIR",
-        help="for --export: DIR/coco, DIR/yolo, ... (default: exports)",
+        help="for --export: DIR/coco, DIR/yolo, ...; what is there grows (default: exports)",
+    )
+    parser.add_argument(
+        "--polygon-tolerance",
+        type=float,
+        metavar="PX",
+        help="yolo and labelme: pixels that outlines may be off to have fewer vertices "
+        "(default: 0, exact)",
+    )
+    parser.add_argument(
+        "--yolo-images",
+        choices=("copy", "link"),
+        help="yolo: put the pictures beside the labels, so that a training can start",
+    )
+    parser.add_argument(
+        "--yolo-val",
+        type=float,
+        metavar="SHARE",
+        help="yolo: lists train.txt and val.txt, this share of the pictures in the latter",
     )
     parser.add_argument(
         "--save-heatmaps",
@@ -31,19 +50,50 @@ def add_export_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="how probable each class is at every pixel: DIR/<image>/000_<class>.png, ...",
     )
+    parser.add_argument(
+        "--heatmap-format",
+        choices=HEATMAP_FORMATS,
+        help="; ".join(f"{name}, {meaning}" for name, meaning in HEATMAP_FORMATS.items())
+        + " (default: png)",
+    )
+    parser.add_argument(
+        "--cutouts",
+        type=Path,
+        metavar="DIR",
+        help="every mask as a transparent PNG: DIR/<image>/000_<class>.png, ...",
+    )
 
 
 def check_export_options(args: argparse.Namespace) -> None:
-    """Fill in --export-dir, and refuse before the long work what could not be written after it.
+    """Fill in --export-dir, --heatmap-format and `export_settings`.
+
+    What could not be written after the long work is refused before it.
 
     Raises:
-        ValueError: --export-dir without --export; not a folder, or nothing can be written there.
+        ValueError: an option without the one it is for, or a value that makes no sense; not a
+            folder, or nothing can be written there.
     """
     if args.export_dir and not args.export:
         raise ValueError(f"--export-dir needs --export FORMAT ...; formats: {', '.join(FORMATS)}")
     if args.export and args.export_dir is None:
         args.export_dir = Path("exports")
-    folders = {"--export-dir": args.export_dir, "--save-heatmaps": args.save_heatmaps}
+    readers = {"polygon_tolerance": "yolo labelme", "yolo_images": "yolo", "yolo_val": "yolo"}
+    settings = {name: value for name in readers if (value := getattr(args, name)) is not None}
+    for name in settings:
+        if not {*readers[name].split()} & {*(args.export or ())}:
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option} needs --export {readers[name].replace(' ', ' or ')}")
+    args.export_settings = ExportSettings(**settings)
+    if args.heatmap_format and not args.save_heatmaps:
+        raise ValueError("--heatmap-format needs --save-heatmaps DIR")
+    args.heatmap_format = args.heatmap_format or "png"
+    folders = {
+        "--export-dir": args.export_dir,
+        "--save-heatmaps": args.save_heatmaps,
+        "--cutouts": args.cutouts,
+    }
+    if len(places := [os.path.realpath(p) for p in folders.values() if p]) > len({*places}):
+        raise ValueError("--export-dir, --save-heatmaps and --cutouts need a folder each")
     for option, path in folders.items():
         if path is not None:
             check_writable(option, path, path / "file")

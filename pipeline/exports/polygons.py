@@ -16,7 +16,8 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from scipy.spatial import KDTree
+from scipy.cluster.hierarchy import DisjointSet
+from scipy.spatial import Delaunay
 
 from ..regions import Region
 
@@ -24,11 +25,12 @@ _INSIDE = 0.25  # of a pixel: right whether rounded down or to the nearest
 _SPREAD = 0.2  # pixels around a vertex, for outlines that would have no area
 
 
-def mask_polygons(mask: np.ndarray) -> list[np.ndarray]:
+def mask_polygons(mask: np.ndarray, tolerance: float = 0.0) -> list[np.ndarray]:
     """One ring per connected part of a mask, its holes joined to it, the largest part first.
 
     Args:
         mask: (H, W) bool. Pixels that touch at a corner are connected.
+        tolerance: pixels that outlines may be off to have fewer vertices; 0 keeps every pixel.
 
     Returns:
         Rings (n, 2) float64 of at least 3 vertices, not closed; none for an empty mask.
@@ -39,7 +41,7 @@ def mask_polygons(mask: np.ndarray) -> list[np.ndarray]:
     outlines, hierarchy = cv2.findContours(
         region.mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
     )
-    rings = [_ring(outline, region) for outline in outlines]
+    rings = [_ring(_simplified(outline, tolerance), region) for outline in outlines]
     holes = defaultdict(list)
     for ring, (*_, parent) in zip(rings, hierarchy[0], strict=True):
         holes[parent].append(ring)  # -1: the parts themselves
@@ -49,6 +51,13 @@ def mask_polygons(mask: np.ndarray) -> list[np.ndarray]:
         if parent == -1
     ]
     return [ring for _, ring in sorted(parts, key=lambda part: -part[0])]
+
+
+def _simplified(outline: np.ndarray, tolerance: float) -> np.ndarray:
+    if not tolerance:
+        return outline
+    fewer = cv2.approxPolyDP(outline, tolerance, closed=True)
+    return fewer if len(fewer) > 2 else outline  # else nothing would be left of its area
 
 
 def _ring(outline: np.ndarray, region: Region) -> np.ndarray:
@@ -64,23 +73,38 @@ def _ring(outline: np.ndarray, region: Region) -> np.ndarray:
 def join_rings(rings: Sequence[np.ndarray]) -> np.ndarray:
     """One ring that encloses by the even-odd rule what all of them enclose.
 
-    From the first ring a cut goes to every other, between their nearest vertices.
+    The cuts, from vertex to vertex, are the shortest that connect all rings: a minimum spanning
+    tree, whose edges are among those of Delaunay's triangulation.
 
     Args:
         rings: (n, 2) each, at least one.
     """
-    trunk, *others = rings
-    if not others:
-        return trunk
-    tree = KDTree(trunk, leafsize=16)
-    detours = defaultdict(list)
-    for other in others:
-        distance, nearest = map(np.asarray, tree.query(other))
-        start = int(distance.argmin())
-        at = int(nearest[start])
-        detours[at] += [other[start:], other[: start + 1], trunk[at : at + 1]]
-    pieces, done = [], 0
-    for at in sorted(detours):
-        pieces += [trunk[done : at + 1], *detours[at]]
-        done = at + 1
-    return np.concatenate([*pieces, trunk[done:]])
+    if len(rings) == 1:
+        return rings[0]
+    points, lengths = np.concatenate(rings), [len(ring) for ring in rings]
+    owner = np.repeat(np.arange(len(rings)), lengths)
+    net = Delaunay(points)
+    sides = [net.simplices[:, side] for side in ([0, 1], [1, 2], [2, 0])]
+    # Of points at one place the net has one, and the others as its neighbours.
+    pairs = np.concatenate([*sides, net.coplanar[:, [0, 2]]])
+    pairs = np.sort(pairs[owner[pairs[:, 0]] != owner[pairs[:, 1]]], axis=1)
+    distances = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1)
+
+    vertex = list(range(len(points)))  # of every step of the walk
+    following = np.arange(1, len(points) + 1)  # step → step
+    ends = np.cumsum(lengths)
+    following[ends - 1] = ends - lengths
+    following = following.tolist()
+    joined = DisjointSet(range(len(rings)))
+    for a, b in pairs[np.lexsort((*pairs.T, distances))].tolist():
+        if joined.merge(int(owner[a]), int(owner[b])):
+            # From a over to b's ring, all around it, and from b back to a.
+            step = len(vertex)
+            vertex += [b, a]
+            following += [following[b], following[a]]
+            following[a], following[b] = step, step + 1
+    walk, step = [], 0
+    for _ in vertex:
+        walk.append(vertex[step])
+        step = following[step]
+    return points[walk]

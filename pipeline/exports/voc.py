@@ -11,7 +11,7 @@ best score of that class which object. A mask that lies under others has no pixe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy as np
 from ..files.atomic import write_atomically
 from ..files.label_png import write_index_png
 from ..result import Segmentation
+from . import ExportSettings
 from .base import Exporter
 
 MAX_LABELS = 254  # classes, or objects of an image: the values are bytes, 255 means "not scored"
@@ -29,26 +30,47 @@ class VocExport(Exporter):
 
     START = "class_names.txt"
 
-    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
-        super().__init__(folder, class_names)
+    def __init__(
+        self, folder: Path, class_names: Sequence[str], settings: ExportSettings | None = None
+    ) -> None:
+        super().__init__(folder, class_names, settings)
         if len(class_names) > MAX_LABELS:
             raise ValueError(
                 f"VOC's label maps tell {MAX_LABELS} classes apart, here are {len(class_names)}; "
                 "export another format"
             )
-        self._ids: list[str] = []
+        names = [" ".join(name.splitlines()) for name in class_names]  # one line each
+        self._classes = _lines(["background", *names])
+        self._check_classes(self._classes)
+        self._listing = folder / "ImageSets" / "Segmentation" / "all.txt"
+        self._ids = dict.fromkeys(self._listed())
+
+    def _listed(self) -> list[str]:
+        """Names of the images that are there."""
+        if not self._listing.exists() and not self.path.exists():
+            return []
+        text = self._listing.read_bytes() if self._listing.exists() else b"?"
+        *names, rest = text.decode("utf-8", errors="surrogateescape").split("\n")
+        lost = [n for n in names if not (self._folder / "SegmentationClass" / f"{n}.png").exists()]
+        if rest or lost:
+            raise ValueError(
+                f"{self._listing} is damaged: it is not there, was cut off, or lists images that "
+                "are not there; choose another --export-dir"
+            )
+        return names
 
     def add(self, name: str, result: Segmentation) -> None:
         objects = object_map(result)  # first: it may refuse
-        stem = PurePosixPath(name).with_suffix("")
+        stem = str(PurePosixPath(name).with_suffix(""))
+        if stem.splitlines() != [stem]:
+            raise ValueError(f"VOC lists a name per line, {name!r} has line breaks; rename it")
         for kind, values in (("Class", result.label_map), ("Object", objects)):
             write_index_png(self._folder / f"Segmentation{kind}" / f"{stem}.png", values)
-        self._ids.append(str(stem))
+        self._ids[stem] = None
 
     def finish(self) -> None:
-        listing = self._folder / "ImageSets" / "Segmentation" / "all.txt"
-        write_atomically(listing, _lines(self._ids))
-        write_atomically(self.path, _lines(["background", *self._names]))
+        write_atomically(self._listing, _lines(self._ids))
+        write_atomically(self.path, self._classes)
 
 
 def object_map(result: Segmentation) -> np.ndarray:
@@ -69,6 +91,5 @@ def object_map(result: Segmentation) -> np.ndarray:
     return objects
 
 
-def _lines(names: Sequence[str]) -> bytes:
-    lines = (" ".join(name.split()) + "\n" for name in names)  # one line each, whatever it holds
-    return "".join(lines).encode("utf-8", errors="surrogateescape")
+def _lines(names: Iterable[str]) -> bytes:
+    return "".join(f"{name}\n" for name in names).encode("utf-8", errors="surrogateescape")

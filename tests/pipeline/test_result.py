@@ -1,5 +1,6 @@
 """Results are checked when made, and their files hold what they held."""
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.drawing.picture import draw_segmentation
 from pipeline.files.label_png import read_index_png
 from pipeline.files.rle import decode_rle
 from pipeline.result import Segmentation
@@ -51,6 +53,61 @@ def test_types_and_names():
         assert values.dtype == np.float32
     assert [points.shape for points in result.points] == [(1, 2), (2, 2)]
     assert result.class_names == ("dog", "cat", "sofá") and result.sources == ("sam2", "region")
+
+
+def test_single_objects():
+    result = segmentation()
+    cat, sofa = result
+    assert (cat.class_name, cat.class_id, cat.score, cat.area) == ("cat", 1, 0.5, 6)
+    assert np.array_equal(sofa.mask, result.masks[1]) and sofa.box.tolist() == [4, 3, 6, 4]
+    assert sofa.points.tolist() == [[4, 3], [5, 3]] and sofa.source == "region"
+    assert result[-1].class_name == result[np.int64(1)].class_name == "sofá"
+    with pytest.raises(IndexError):
+        result[2]
+    assert repr(cat) == "<cat 0.50, box (0, 0, 3, 2), 6 px>"
+    image = np.arange(H * W * 3, dtype=np.uint8).reshape(H, W, 3)
+    cut = sofa.cutout(image)
+    assert cut.shape == (1, 2, 4) and np.array_equal(cut[..., :3], image[3:, 4:])
+    assert np.all(cut[..., 3] == 255)
+
+
+def test_words_about_it():
+    assert repr(segmentation()) == "<Segmentation of bilder/sofá.jpg, 6×4: 1 cat, 1 sofá>"
+    many = replace(Segmentation.empty((H, W), [f"c{i}" for i in range(200)]), settings={"x": "y"})
+    assert repr(many) == "<Segmentation of an image, 6×4: nothing>"
+    ids = np.arange(9)
+    few = replace(many, masks=np.zeros((9, H, W), bool), class_ids=ids, scores=ids / 9,
+                  confidences=ids / 9, agreement=ids / 9, boxes=np.zeros((9, 4)),
+                  points=[[[0, 0]]] * 9, sources=["sam2"] * 9)  # fmt: skip
+    assert repr(few).endswith("1 c6, 1 c7, …>") and list(few[0].cutout(np.zeros((H, W, 3)))) == []
+
+
+def test_the_picture(tmp_path, monkeypatch):
+    image = np.full((H, W, 3), 90, np.uint8)
+    result = segmentation(image=image)
+    result.save(tmp_path / "a.png")
+    expected = draw_segmentation(image, result)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), expected)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(result._repr_png_()))), expected)
+    shown = []
+    monkeypatch.setattr(Image.Image, "show", lambda picture: shown.append(np.asarray(picture)))
+    result.show()
+    assert np.array_equal(shown[0], expected)
+    Image.fromarray(image).save(tmp_path / "image.png")
+    result = segmentation(image_path=str(tmp_path / "image.png"))  # as read from JSON
+    assert np.array_equal(result.picture(), expected)
+    lost = segmentation(image_path=None)
+    assert lost._repr_png_() is None and np.array_equal(lost.picture(image), expected)
+    for call in (lost.picture, lost.show, lambda: lost.save(tmp_path / "b.png")):
+        with pytest.raises(ValueError, match=r"does not know its image; give it: image=\.\.\."):
+            call()
+    with pytest.raises(FileNotFoundError, match="not found"):
+        segmentation().save(tmp_path / "b.png")
+    with pytest.raises(ValueError, match="its name must end in"):
+        lost.save(tmp_path / "b.pdf", image)
+    with pytest.raises(ValueError, match=r"image must have shape \(4, 6, 3\), got \(6, 4, 3\)"):
+        segmentation(image=np.zeros((W, H, 3), np.uint8))
+    assert not (tmp_path / "b.png").exists()
 
 
 def test_empty():

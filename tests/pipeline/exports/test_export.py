@@ -1,6 +1,7 @@
 """One pass over results writes all formats, whole or not at all."""
 
 import argparse
+import contextlib
 import json
 import tracemalloc
 
@@ -8,7 +9,7 @@ import pytest
 
 from pipeline.exports import FORMATS, Format
 from pipeline.exports.base import Exporter
-from pipeline.exports.export import Export, check_names
+from pipeline.exports.export import Export
 from pipeline.exports.options import add_export_options, check_export_options
 from pipeline.files.atomic import AtomicFile, write_atomically
 from pipeline.result import Segmentation
@@ -31,7 +32,7 @@ def test_all_formats_of_several_images(tmp_path):
         export.add(all_masks())  # named after its picture
     stems = ["0/a", "1/a", "sofá"]
     assert names(out) == sorted(
-        ["coco/annotations.json", "yolo/data.yaml", "voc/class_names.txt"]
+        ["export.json", "coco/annotations.json", "yolo/data.yaml", "voc/class_names.txt"]
         + ["voc/ImageSets/Segmentation/all.txt"]
         + [f"yolo/labels/{stem}.txt" for stem in stems]
         + [f"labelme/{stem}.json" for stem in stems]
@@ -81,8 +82,8 @@ def test_an_error_leaves_no_half_data_set(tmp_path):
         export.add(result((masks()["pixel"], 0, 0.5)))
         raise KeyboardInterrupt
     assert names(tmp_path) == [
-        "labelme/sofá.json", "voc/SegmentationClass/sofá.png", "voc/SegmentationObject/sofá.png",
-        "yolo/labels/sofá.txt",
+        "export.json", "labelme/sofá.json", "voc/SegmentationClass/sofá.png",
+        "voc/SegmentationObject/sofá.png", "yolo/labels/sofá.txt",
     ]  # fmt: skip
 
 
@@ -105,17 +106,20 @@ def test_refused(tmp_path):
             export.add(found, "A.png")
         with pytest.raises(ValueError, match="found for the words cat, but this export is for dog"):
             export.add(result(class_names=["cat"]), "b.jpg")
-    assert names(tmp_path) == ["yolo/data.yaml", "yolo/labels/a.txt"]
+    assert names(tmp_path) == ["export.json", "yolo/data.yaml", "yolo/labels/a.txt"]
 
 
-def test_names_can_be_checked_before():
-    check_names(["a/b.jpg", "b.jpg", "b.v2.jpg"])
-    with pytest.raises(ValueError, match=r"a/b.png and a/b.jpg would both be exported as a/b"):
-        check_names(["a/b.jpg", "b.jpg", "a/b.png"])
-    with pytest.raises(ValueError, match=r"a.jpg and a.jpg would both"):
-        check_names(iter(["".join(["a", ".jpg"]) for _ in range(2)]))
-    with pytest.raises(ValueError, match="cannot name files after"):
-        check_names(["../b.jpg"])
+def test_names_can_be_checked_before(tmp_path):
+    export = Export(tmp_path / "new", ["coco"], NAMES)
+    for names_, message in (
+        (["a/b.jpg", "b.jpg", "b.v2.jpg"], None),
+        (["a/b.jpg", "b.jpg", "a/b.png"], r"a/b.png and a/b.jpg would both be exported as a/b"),
+        (["a.jpg", "a.jpg"], r"a.jpg and a.jpg would both"),
+        (["../b.jpg"], "cannot name files after"),
+    ):
+        with pytest.raises(ValueError, match=message) if message else contextlib.nullcontext():
+            export.check((name, f"pictures/{name}") for name in names_)
+    assert not list(tmp_path.iterdir())
 
 
 def test_memory_does_not_grow_with_the_images(tmp_path):

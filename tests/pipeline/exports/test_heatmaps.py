@@ -1,6 +1,8 @@
 """Heat maps hold probabilities, and their colours get lighter with them."""
 
+import cv2
 import numpy as np
+import pytest
 from PIL import Image
 
 from pipeline.exports.heatmaps import heatmap_files, save_heatmaps
@@ -16,13 +18,23 @@ def test_values_colours_and_names(tmp_path):
         "000_dog.png", "001_a_b__sofá__.png", f"002_{'ソ' * 60}.png", "003_background.png",
     ]  # fmt: skip
     with Image.open(paths[0]) as image:
-        assert image.mode == "P" and image.size == (3, 2)
+        assert image.mode == "L" and image.size == (3, 2)
         assert np.asarray(image).tolist() == [[0, 64, 128], [191, 255, 1]]
-        brightness = np.reshape(image.getpalette(), (-1, 3)).sum(axis=1)
-        red, green, blue = image.convert("RGB").getpixel((2, 0))
-    assert (np.diff(brightness[::16]) > 0).all() and brightness[0] < 10
-    assert red > green > 0 and red > blue  # RGB, not BGR
+        assert image.convert("RGB").getpixel((2, 0)) == (128, 128, 128)
+    assert cv2.imread(str(paths[0]), cv2.IMREAD_UNCHANGED).tolist() == [[0, 64, 128], [191, 255, 1]]
     assert np.all(np.asarray(Image.open(paths[3])) == 255)
+
+
+def test_other_formats(tmp_path):
+    probs = np.array([[[0, 0.25, 1]], [[1, 0.75, 1e-4]]], np.float32)
+    first, second = save_heatmaps(tmp_path, probs, ["a", "b"], kind="png16")
+    assert cv2.imread(str(second), cv2.IMREAD_UNCHANGED).tolist() == [[65535, 49151, 7]]
+    assert np.asarray(Image.open(first)).tolist() == [[0, 16384, 65535]]
+    paths = save_heatmaps(tmp_path, probs, ["a", "b"], kind="npy")
+    assert paths == heatmap_files(tmp_path, ["a", "b"], background=False, kind="npy")
+    assert paths[1].name == "001_b.npy" and np.array_equal(np.load(paths[1]), probs[1])
+    with pytest.raises(ValueError, match="no heat map format 'gif'; valid: png, png16, npy"):
+        save_heatmaps(tmp_path, probs, ["a", "b"], kind="gif")
 
 
 def test_names_stay_in_order_however_many():

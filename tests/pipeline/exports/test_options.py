@@ -36,5 +36,16 @@ def test_refused(tmp_path, monkeypatch):
         checked("--export-dir", "out")
     with pytest.raises(ValueError, match=r"--export-dir file cannot .* is not a folder"):
         checked("--export", "coco", "--export-dir", "file")
-    with pytest.raises(ValueError, match="--save-heatmaps file/maps cannot be written"):
-        checked("--save-heatmaps", "file/maps")
+    for argv, message in (
+        ("--save-heatmaps file/maps", "--save-heatmaps file/maps cannot be written"),
+        ("--cutouts file/cut", "--cutouts file/cut cannot be written"),
+        ("--save-heatmaps a --cutouts b/../a", "--save-heatmaps and --cutouts need a folder each"),
+        ("--heatmap-format npy", "--heatmap-format needs --save-heatmaps DIR"),
+        ("--export coco --polygon-tolerance 1", "--polygon-tolerance needs --export yolo or label"),
+        ("--yolo-images copy", "--yolo-images needs --export yolo"),
+        ("--export yolo --yolo-val 0.2", "--yolo-val lists pictures: add --yolo-images copy or"),
+        ("--export yolo --yolo-images link --yolo-val 20", "share between 0 and 1 .*, got 20.0"),
+        ("--export yolo --polygon-tolerance nan", "must be 0 pixels or more, got nan"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            checked(*argv.split())
