@@ -37,7 +37,7 @@ from pipeline.app.options import (
 )
 from pipeline.config import PipelineConfig
 from pipeline.exports.options import add_export_options, check_export_options
-from pipeline.files.image_files import find_images, is_several
+from pipeline.files.image_files import find_images, is_several, mark_folder
 
 if TYPE_CHECKING:
     from pipeline.app.folder import Outcome
@@ -94,7 +94,8 @@ def _run_folder(args: argparse.Namespace) -> int:
                 "written into --output"
             )
     check_export_options(args)
-    files = find_images(args.image, args.output, args.save_heatmaps)
+    unread: list[Path] = []
+    files = find_images(args.image, args.output, args.save_heatmaps, unread)
     args.upsampler = choose_upsampler(args)
     args.preset = args.preset or "vit-b16"
     vocabulary = read_vocabulary(args)
@@ -104,7 +105,7 @@ def _run_folder(args: argparse.Namespace) -> int:
     segmenter = _load(args, config_from_args(args))
     outcomes = segment_folder(
         segmenter,
-        args.image,
+        files,
         vocabulary,
         args.output,
         heatmaps=args.save_heatmaps,
@@ -128,6 +129,9 @@ def _run_folder(args: argparse.Namespace) -> int:
         written.append(args.cutouts)
     for outcome in failed:
         print(f"not segmented: {outcome.reason}", file=sys.stderr)
+    if unread:
+        kinds = ", ".join(sorted({path.suffix.lower() for path in unread}))
+        print(f"left out: {len(unread)} files that are not read ({kinds})", file=sys.stderr)
     print(
         f"{len(outcomes) - len(failed)} of {len(outcomes)} images, "
         f"{sum(outcome.masks or 0 for outcome in outcomes)} masks -> "
@@ -155,8 +159,8 @@ def _export(args: argparse.Namespace, class_names: Sequence[str]) -> Export:
 
 def _export_name(image: str | Path, name: str) -> str:
     """The path of an image below the folder common to all, from the name of its results."""
-    ending = Path(image).suffix
-    return name if name.endswith(ending) else name + ending
+    image = Path(image)
+    return name if name.split("/")[-1] == image.name else name + image.suffix
 
 
 def _load(args: argparse.Namespace, config: PipelineConfig) -> Segmenter:
@@ -203,6 +207,7 @@ def _run(args: argparse.Namespace) -> int:
 
     from pipeline.exports.cutouts import save_cutouts
     from pipeline.exports.heatmaps import save_heatmaps
+    from pipeline.found import say_what_is_missing
 
     segmenter = _load(args, config_from_args(args))
     result = segmenter.segment(
@@ -218,7 +223,9 @@ def _run(args: argparse.Namespace) -> int:
         written.extend(export.paths)
 
     def save_maps() -> None:
-        assert result.probs is not None  # they were asked for
+        if new := [folder for folder in (args.save_heatmaps, maps) if not folder.exists()]:
+            mark_folder(new[0])  # in others there may be photographs
+        assert result.probs is not None, "they were asked for"
         save_heatmaps(maps, result.probs, result.class_names, kind=args.heatmap_format)
         written.append(maps)
 
@@ -249,7 +256,10 @@ def _run(args: argparse.Namespace) -> int:
             f"from {result.sources[index]}"
         )
     if not len(result):
-        print(f"nothing found: no region of {args.min_region_size} px reaches --min-confidence")
+        reached = f"no region of {args.min_region_size} px reaches --min-confidence"
+        print(f"nothing found: {reached}; {say_what_is_missing(result)}")
+    elif missing := say_what_is_missing(result):
+        print(f"not found: {missing.removeprefix('best: ')}")
     print(
         f"{len(result)} masks in {sum(result.timings.values()):.1f} s -> "
         f"{', '.join(map(str, written))}"

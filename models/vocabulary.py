@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import html
 import logging
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
+# What users write: a list of entries, or a dict of names and their synonyms.
+Entries = Sequence[str] | Mapping[str, Sequence[str] | str]
 # Label maps are uint8, or uint16: 0 is "nothing named", class i is i + 1, the highest "ignore".
 MAX_CLASSES = 2**16 - 2
 
@@ -31,14 +35,15 @@ class Vocabulary:
     Attributes:
         class_names: K names, as they are shown.
         words: per class, the words that stand for it, best one first; at least one.
-        background: words for what is none of the classes; may be empty.
+        background: words for what is none of the classes; () for none, None where whoever uses the
+            vocabulary may say: `Segmenter.segment` takes the protocol's.
         not_words: N groups of words, each a class that competes and is dropped from the result.
         thresholds: per class its least confidence, None for everybody's; () if all are None.
     """
 
     class_names: tuple[str, ...]
     words: tuple[tuple[str, ...], ...]
-    background: tuple[str, ...] = ()
+    background: tuple[str, ...] | None = None
     not_words: tuple[tuple[str, ...], ...] = ()
     thresholds: tuple[float | None, ...] = ()
 
@@ -59,11 +64,11 @@ class Vocabulary:
             if isinstance(words, str) or not words:
                 raise ValueError(f"class '{name}' needs a tuple of words, got {words!r}")
             _refuse_repeats(words, f"word {{}} is given twice for class '{name}'; remove one")
-        _refuse_repeats(self.background, "background word {} is given twice; remove one")
+        _refuse_repeats(self.background or (), "background word {} is given twice; remove one")
         _refuse_repeats(_flat(self.not_words), "not-word {} is given twice; remove one")
-        wanted = {word.casefold() for word in _flat(self.words)}
+        wanted = {word_key(word) for word in _flat(self.words)}
         for word in _flat(self.not_words):
-            if word.casefold() in wanted:
+            if word_key(word) in wanted:
                 raise ValueError(f"'{word}' is both wanted and not wanted; remove one")
         if self.thresholds and len(self.thresholds) != len(self.class_names):
             raise ValueError(
@@ -77,10 +82,10 @@ class Vocabulary:
     @classmethod
     def parse(
         cls,
-        entries: Sequence[str],
+        entries: Entries,
         background: Sequence[str] = (),
         *,
-        not_words: Sequence[str] = (),
+        not_words: Entries = (),
         thresholds: Mapping[str, float] | None = None,
     ) -> Vocabulary:
         """Read what a user types.
@@ -90,7 +95,8 @@ class Vocabulary:
         counts for the first, with a warning.
 
         Args:
-            entries: class names; "sofa,couch" names a class and its synonyms.
+            entries: class names; "sofa,couch" names a class and its synonyms, and so does the
+                item "sofa": ["couch"] of a dict.
             background: words for everything else. Those that the user also names, wanted or not,
                 are left out: the user's classes win.
             not_words: classes that compete but are no part of the result, written as `entries`.
@@ -99,33 +105,41 @@ class Vocabulary:
         Raises:
             FileNotFoundError: an @file does not exist.
             ValueError: nothing named, blank words, repeated names, an unreadable @file, a word
-                that is both wanted and not, a class whose words are all of earlier ones, or a
-                threshold for no class.
+                that is both wanted and not, a class whose words are all of earlier ones, a
+                threshold for no class, or a single entry that looks like a list of classes.
         """
         words = _groups(entries, "vocabulary")
         others = _groups(not_words, "not-words")
-        own = {word.casefold() for word in _flat((*words, *others))}
-        rest = tuple(_flat(_groups(background, "background")))
-        if dropped := [word for word in rest if word.casefold() in own]:
-            logger.info("not background, as the vocabulary names them: %s", ", ".join(dropped))
         vocabulary = cls(
             class_names=tuple(group[0] for group in words),
             words=words,
-            background=tuple(word for word in rest if word.casefold() not in own),
             not_words=others,
             thresholds=_per_class(thresholds, words) if words and thresholds else (),
-        )
+        ).with_background(background)
         return dataclasses.replace(vocabulary, words=_own_words(words))
+
+    def with_background(self, background: Sequence[str]) -> Vocabulary:
+        """The same with these background words, without those that it names itself.
+
+        Raises:
+            ValueError, FileNotFoundError: see `parse`.
+        """
+        own = {word_key(word) for word in _flat((*self.words, *self.not_words))}
+        rest = tuple(_flat(_groups(background, "background")))
+        if dropped := [word for word in rest if word_key(word) in own]:
+            logger.info("not background, as the vocabulary names them: %s", ", ".join(dropped))
+        kept = tuple(word for word in rest if word_key(word) not in own)
+        return dataclasses.replace(self, background=kept)
 
     @property
     def query_words(self) -> tuple[str, ...]:
         """All Q words: of the classes in their order, of those not wanted, of the background."""
-        return tuple(_flat((*self.words, *self.not_words, self.background)))
+        return tuple(_flat((*self.words, *self.not_words, self.background or ())))
 
     @property
     def word_class(self) -> tuple[int, ...]:
         """The class index of every query word: 0…K-1, not wanted K…K+N-1, background K + N."""
-        groups = (*self.words, *self.not_words, self.background)
+        groups = (*self.words, *self.not_words, self.background or ())
         return tuple(index for index, group in enumerate(groups) for _ in group)
 
     @property
@@ -196,28 +210,71 @@ def read_list(name: str, *, what: str, entry: str) -> list[tuple[int, str]]:
     if not path.exists():
         raise FileNotFoundError(f"{what} not found: '{name}' (from '@{name}')")
     try:
-        text = path.read_text(encoding="utf-8-sig")  # a byte order mark is dropped
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{what} '{name}' is not UTF-8 text; save it as UTF-8") from error
     # Not `splitlines`: names of files may hold the rarer signs that it takes for ends of lines.
-    lines = enumerate(map(str.strip, text.split("\n")), start=1)
-    found = [(number, line) for number, line in lines if line and not line.startswith("#")]
+    # A byte order mark begins a file, and stays where files were joined: a line begins there, too.
+    parts = (
+        (number, part.strip())
+        for number, line in enumerate(text.split("\n"), start=1)
+        for part in line.split("\ufeff")
+    )
+    found = [(number, part) for number, part in parts if part and not part.startswith("#")]
     if not found:
         raise ValueError(f"{what} '{name}' names no {entry}; write one per line")
     return found
 
 
-def _groups(entries: Sequence[str], what: str) -> tuple[tuple[str, ...], ...]:
-    """The words of every entry and of every line of an @file."""
+def _groups(entries: Entries, what: str) -> tuple[tuple[str, ...], ...]:
+    """The words of every entry, of every line of an @file and of every item of a dict."""
     if isinstance(entries, str):
         raise ValueError(f"the {what} must be a list of words, got the string {entries!r}")
+    if isinstance(entries, set | frozenset) or not isinstance(entries, Iterable):
+        raise ValueError(
+            f"the {what} must be a list of words, whose order is that of the classes, got "
+            f"{entries!r}"
+        )
+    if isinstance(entries, Mapping):
+        return tuple(_item(name, synonyms, what) for name, synonyms in entries.items())
     lines: list[str] = []
     for entry in entries:
         if isinstance(entry, str) and entry.strip().startswith("@"):
             lines += _read_lines(entry.strip()[1:])
         else:
             lines.append(entry)
+    if what == "vocabulary" and len(lines) == 1:
+        _refuse_list(lines[0])
     return tuple(_split(line, what) for line in lines)
+
+
+def _refuse_list(entry: object) -> None:
+    """Ask what the only entry means if it looks like a list of classes: "person, car. tree"."""
+    if not isinstance(entry, str):
+        return
+    parts = [part for part in re.split(r"[,;]\s+|\n", entry.strip()) if part.strip(" ,;")]
+    if len(parts) < 2:  # "person. car." but not "St. Bernard"
+        sentences = re.split(r"\.(?:\s+|$)", entry.strip())
+        parts = [part for part in sentences if part.strip()] if len(sentences) > 2 else []
+    if len(parts) > 1:
+        names = [" ".join(part.strip(" ,;").split()) for part in parts]
+        apart = " ".join(f'"{name}"' if " " in name else name for name in names)
+        raise ValueError(
+            f"{entry!r} is one entry: for {len(names)} classes write {apart} (in Python {names}), "
+            f'for one class and its synonyms "{",".join(names)}"'
+        )
+
+
+def _item(name: object, synonyms: object, what: str) -> tuple[str, ...]:
+    """The words of a dict's item, the name first; each is one word, commas or not."""
+    words = [synonyms] if isinstance(synonyms, str) else synonyms
+    if isinstance(words, set | frozenset) or not isinstance(words, Iterable):
+        raise ValueError(f"the {what} entry {name!r} needs a list of synonyms, got {synonyms!r}")
+    group = [name, *words]
+    if not all(isinstance(word, str) and word.strip() for word in group):
+        raise ValueError(f"words must be non-blank strings, got the {what} entry {group!r}")
+    cleaned = [_clean(str(word)) for word in group]
+    return (cleaned[0], *(w for w in cleaned[1:] if word_key(w) != word_key(cleaned[0])))
 
 
 def _split(entry: object, what: str) -> tuple[str, ...]:
@@ -225,7 +282,10 @@ def _split(entry: object, what: str) -> tuple[str, ...]:
         raise ValueError(f"words must be strings, got the {what} entry {entry!r}")
     words = tuple(_clean(word) for word in entry.split(","))
     if not all(words):
-        raise ValueError(f'blank word in {what} entry {entry!r}; write e.g. "sofa,couch"')
+        raise ValueError(
+            f'blank word in {what} entry {entry!r}; write e.g. "sofa,couch", and classes without '
+            "commas: person car"
+        )
     return words
 
 
@@ -236,6 +296,19 @@ def _clean(word: str) -> str:
     return unicodedata.normalize("NFC", " ".join(word.split()))
 
 
+def word_key(word: str) -> str:
+    """What tells a word from others, as CLIP's tokenizer sees it.
+
+    It mends text (full-width letters, curly quotes, ligatures), resolves HTML's entities twice, and
+    takes no notice of case and repeated spaces; here "ß" is "ss" as well.
+    """
+    if not (word.isascii() and word.isprintable() and "&" not in word):  # nothing to mend
+        import ftfy
+
+        word = html.unescape(html.unescape(ftfy.fix_text(word)))
+    return " ".join(word.split()).casefold()
+
+
 def _flat(groups: Sequence[tuple[str, ...]]) -> Iterator[str]:
     return (word for group in groups for word in group)
 
@@ -244,10 +317,10 @@ def _per_class(
     thresholds: Mapping[str, float], groups: Sequence[tuple[str, ...]]
 ) -> tuple[float | None, ...]:
     """The thresholds in the order of the classes, None where none is given."""
-    names = {word.casefold(): group[0] for group in reversed(groups) for word in group}
-    values: dict[str, float | None] = {group[0].casefold(): None for group in groups}
+    names = {word_key(word): group[0] for group in reversed(groups) for word in group}
+    values: dict[str, float | None] = {word_key(group[0]): None for group in groups}
     for name, value in thresholds.items():
-        key = _clean(name).casefold()
+        key = word_key(_clean(name))
         if key not in values:
             (word,) = difflib.get_close_matches(key, names, n=1, cutoff=0)
             raise ValueError(f"no class '{name}' for a threshold; the nearest is '{names[word]}'")
@@ -276,9 +349,9 @@ def _refuse_repeats(words: Iterable[str], message: str) -> None:
     for word in words:
         if not isinstance(word, str) or not word.strip():
             raise ValueError(f"words must be non-blank strings, got {word!r}")
-        if word.casefold() in seen:
+        if word_key(word) in seen:
             raise ValueError(message.format(f"'{word}'"))
-        seen.add(word.casefold())
+        seen.add(word_key(word))
 
 
 def _own_words(groups: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
@@ -293,7 +366,7 @@ def _own_words(groups: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]
     own = []
     for group in groups:
         name = group[0]
-        first = [owner.setdefault(word.casefold(), name) for word in group]
+        first = [owner.setdefault(word_key(word), name) for word in group]
         own.append(tuple(word for word, of in zip(group, first, strict=True) if of == name))
         if not own[-1]:
             raise ValueError(

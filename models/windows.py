@@ -149,10 +149,17 @@ def encode_windows(
 
 
 def cosine_scores(features: Tensor, text: Tensor) -> Tensor:
-    """Cosine of features (b, C, H, W) with unit text vectors (Q, C): (b, Q, H, W) float32."""
+    """Cosine of features (b, C, H, W) with text vectors (Q, C): (b, Q, H, W) float32."""
     features = features.float()
     norm = features.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    return torch.einsum("bchw,qc->bqhw", features, text.float()) / norm
+    return torch.einsum("bchw,qc->bqhw", features, unit_vectors(text)) / norm
+
+
+def unit_vectors(text: Tensor) -> Tensor:
+    """Text vectors (Q, C) of length 1, float32; those that have it stay the same bits."""
+    text = text.float()
+    length = text.norm(dim=1, keepdim=True)
+    return torch.where((length - 1).abs() > 1e-4, text / length.clamp_min(1e-12), text)
 
 
 @torch.no_grad()

@@ -50,7 +50,7 @@ def made_with(
     if words is not None:
         record |= {
             "vocabulary": [list(group) for group in words.words],
-            "background": list(words.background),
+            "background": list(words.background or ()),
             "not_words": [list(group) for group in words.not_words],
             "thresholds": words.own_thresholds,
         }

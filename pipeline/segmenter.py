@@ -23,10 +23,11 @@ from models.presets import Preset
 from models.sam2_masks import Sam2Masks
 from models.upsamplers.base import Upsampler
 from models.upsamplers.registry import upsampler_choice
-from models.vocabulary import Vocabulary
+from models.vocabulary import Entries, Vocabulary
 
 from .config import DENSE_FIELDS, PipelineConfig
 from .files.label_png import label_dtype
+from .found import what_is_missing
 from .masks import merge_overlapping, resolve_label_map
 from .prompts import Prompt, extract_prompt_points_from_upsampled
 from .record import environment, made_with
@@ -129,35 +130,38 @@ class Segmenter:
 
     def vocabulary(
         self,
-        words: Sequence[str] | Vocabulary,
+        words: Entries | Vocabulary,
         background: Sequence[str] | None = None,
-        not_words: Sequence[str] = (),
+        not_words: Entries = (),
         thresholds: Mapping[str, float] | None = None,
     ) -> Vocabulary:
         """What the user typed, with the protocol's background words unless others are given.
 
         Raises:
             ValueError, FileNotFoundError: see `Vocabulary.parse`; or more is given to a
-                `Vocabulary`, which has it all.
+                `Vocabulary`, which has it all (a background unless it is None).
         """
-        if isinstance(words, Vocabulary):
-            if background is not None or not_words or thresholds:
-                raise ValueError(
-                    "a Vocabulary brings its own background, not_words and thresholds: give them "
-                    "to Vocabulary.parse"
-                )
-            return words
+        own = words.background if isinstance(words, Vocabulary) else None
+        if isinstance(words, Vocabulary) and (
+            not_words or thresholds or (background is not None and own is not None)
+        ):
+            raise ValueError(
+                "a Vocabulary brings its own background, not_words and thresholds: give them to "
+                "Vocabulary.parse"
+            )
         if background is None:
             background = self.dense.protocol.background
+        if isinstance(words, Vocabulary):
+            return words if own is not None else words.with_background(background)
         return Vocabulary.parse(words, background, not_words=not_words, thresholds=thresholds)
 
     def segment(
         self,
         image: ImageSource | EncodedImage,
-        vocabulary: Sequence[str] | Vocabulary,
+        vocabulary: Entries | Vocabulary,
         *,
         background: Sequence[str] | None = None,
-        not_words: Sequence[str] = (),
+        not_words: Entries = (),
         thresholds: Mapping[str, float] | None = None,
         image_path: str | None = None,
         keep_probs: bool = False,
@@ -167,9 +171,10 @@ class Segmenter:
 
         Args:
             image: path, PIL image, (H, W, 3) uint8 RGB array, or what `dense.encode` gave.
-            vocabulary: class names; one may carry synonyms, "sofa,couch"; "@file" reads a list.
+            vocabulary: class names; one may carry synonyms, "sofa,couch" or {"sofa": ["couch"]};
+                "@file" reads a list.
             background: words for everything else; None takes the protocol's, () none. A
-                `Vocabulary` brings its own, as of the next two.
+                `Vocabulary` brings its own unless that is None, and its own of the next two.
             not_words: what is not wanted, written like the vocabulary. It competes like a class,
                 with masks of its own, and is then left out of the result.
             thresholds: class name → its least confidence instead of the configuration's.
@@ -215,6 +220,11 @@ class Segmenter:
             label_map, groups = self._merged(found, dense, words, encoded.size)
             arrays = _arrays(found, groups, encoded.size)
         place = environment(self.networks)
+        versions = place.pop("versions")
+        settings = self.made_with(words) | place | {"prompts": len(prompts)}
+        if missing := set(range(len(words))) - set(arrays["class_ids"].tolist()):
+            vectors = self.dense.encode_text(words.query_words)
+            settings |= what_is_missing(sorted(missing), dense.probs, words, vectors)
         return Segmentation(
             label_map=label_map,
             dense_map=_dense_map(dense, words),
@@ -223,8 +233,8 @@ class Segmenter:
             image=encoded.image,
             image_path=image_path,
             timings=timings,
-            versions=place.pop("versions"),
-            settings=self.made_with(words) | place | {"prompts": len(prompts)},
+            versions=versions,
+            settings=settings,
             **arrays,
         )
 

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+import clip_guided_segmentation_loftup
 import models.networks
 from clip_guided_segmentation_loftup import main
 from models.presets import PRESETS
@@ -24,6 +26,7 @@ from pipeline.app.options import SCENE
 from pipeline.drawing.palette import voc_palette
 from pipeline.result import Segmentation, decode_rle
 from pipeline.segmenter import Segmenter
+from tests.pipeline.app.folder_runs import FastSegmenter, save_image
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = ROOT / "clip_guided_segmentation_loftup.py"
@@ -197,6 +200,7 @@ def test_nothing_found(here, capsys, monkeypatch):
     assert main([*argv, "--min-region-size", "3073", "--output", "new/folder/out.png"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("nothing found: no region of 3073 px") and len(out) == 2
+    assert re.search(r"; best: zebra 0\.\d\d at \(\d+, \d+\)$", out[0])
     assert out[1].startswith("0 masks in ")
     Image.open("new/folder/out.png").load()
 
@@ -312,6 +316,26 @@ def test_a_folder(here, capsys, monkeypatch):
     other += ["--export-dir", "other"]
     message = 'the results in out were made with other settings (vocabulary: [["person"], ["car"]'
     assert_refused(other, message, capsys)
+
+
+def test_exports_name_the_pictures_as_they_are_now(here, monkeypatch):
+    monkeypatch.setattr(clip_guided_segmentation_loftup, "_load", lambda *args: FastSegmenter())
+    for name in ("photo.jpg", "photo.jpg.jpg", "IMG.PNG.PNG"):
+        save_image(here / "photos" / name, 3)
+    run = ["--image", "photos", "--vocabulary", "cat", "dog", "--preset", "tiny", "--output", "out"]
+    assert main(run) == 0
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    shutil.move(here / "photos", here / "moved")
+    run[1], run[-1] = "../moved/*", "../out"
+    assert main([*run, "--export", "coco", "labelme"]) == 0
+    coco = json.loads(Path("exports/coco/annotations.json").read_text())
+    names = ["IMG.PNG.PNG", "photo.jpg", "photo.jpg.jpg"]
+    assert [image["file_name"] for image in coco["images"]] == names
+    for name in names:
+        labelme = Path("exports/labelme", name).with_suffix(".json")
+        picture = labelme.parent / json.loads(labelme.read_text())["imagePath"]
+        assert picture.resolve() == here / "moved" / name
 
 
 @pytest.mark.parametrize(

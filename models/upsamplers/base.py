@@ -57,7 +57,8 @@ class Upsampler:
         yield self.upsample(features, guide, size)
 
     def upsample_scores(self, features: Tensor, guide: Tensor, text: Tensor, size: Size) -> Tensor:
-        """Upsample, normalise, compare: cosines (B, Q, H, W) float32 with text vectors (Q, C).
+        """Upsample, normalise, compare: cosines (B, Q, H, W) float32 with text vectors (Q, C) of
+        any length.
 
         Holds the features of one strip at a time.
         """

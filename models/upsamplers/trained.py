@@ -14,6 +14,7 @@ from ..anyup.network import AnyUp
 from ..backbones.base import IMAGENET_MEAN, IMAGENET_STD, normalise
 from ..device import autocast
 from ..loftup.network import LoftUp, restore_text_space
+from ..windows import unit_vectors
 from .base import LinearUpsampler, Size, Upsampler, fit_guide
 from .registry import TEXT_SPACES
 
@@ -63,4 +64,4 @@ class LoftUpUpsampler(Upsampler):
         restore = self.text_space == "restored"
         guide = fit_guide(guide, size)
         with autocast(features.device, self.dtype):
-            return self.loftup.upsample_scores(features, guide, text, restore=restore)
+            return self.loftup.upsample_scores(features, guide, unit_vectors(text), restore=restore)

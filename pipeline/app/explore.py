@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import re
 import shlex
 import threading
 from collections import OrderedDict
@@ -38,11 +39,18 @@ KEPT = 2**31  # bytes of all visits
 def parse_words(text: str) -> list[str]:
     """The entries of a line typed as on the command line: person "traffic light" sofa,couch.
 
+    A comma before a space parts entries, too; in a line of such commas without quotation marks
+    nothing else does: person, traffic light, sofa,couch.
+
     Raises:
         ValueError: an open quotation mark, a stray comma, or a file of the server.
     """
     try:
-        words = shlex.split(text)
+        if re.search(r"\S,\s", text) and not re.search("[\"']", text):
+            words = re.split(r",\s+", text.strip())
+            words[-1] = words[-1].removesuffix(",")
+        else:
+            words = [w if w == "," else w.removesuffix(",") for w in shlex.split(text)]
     except ValueError as error:
         raise ValueError(
             f"{text.strip()}: a quotation mark is not closed; write "

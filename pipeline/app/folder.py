@@ -57,7 +57,7 @@ class _FailedError(Exception):
 
 def segment_folder(
     segmenter: Segmenter,
-    images: str | Path | Sequence[str | Path],
+    images: str | Path | Sequence[str | Path] | Sequence[ImageFile],
     vocabulary: Sequence[str] | Vocabulary,
     output: str | Path,
     *,
@@ -72,7 +72,8 @@ def segment_folder(
 
     Args:
         segmenter: segments each of them.
-        images: folder, file or "@list.txt", or several of them; see `find_images`.
+        images: folder, file, pattern or "@list.txt", or several of them, see `find_images`; or
+            what that returned.
         vocabulary, background, not_words, thresholds: see `Segmenter.segment`.
         output: folder of the results.
         heatmaps: folder of the heat maps, if there are to be any. Images that are done without
@@ -91,7 +92,10 @@ def segment_folder(
     """
     output, heatmaps = Path(output), None if heatmaps is None else Path(heatmaps)
     check_output(output, heatmaps)
-    files = find_images([images] if isinstance(images, str | Path) else images, output, heatmaps)
+    entries = [images] if isinstance(images, str | Path) else images
+    files = [entry for entry in entries if isinstance(entry, ImageFile)] or find_images(
+        [entry for entry in entries if not isinstance(entry, ImageFile)], output, heatmaps
+    )
     words = segmenter.vocabulary(vocabulary, background, not_words, thresholds)
     outcomes: list[Outcome] = []
     try:

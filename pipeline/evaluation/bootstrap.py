@@ -12,11 +12,17 @@ import numpy as np
 
 from .metrics import iou_percent
 
+_ROUNDING = 1e-9  # of percentages
 _CHUNK = 64  # resamples drawn at a time, so that memory does not grow with their number
 
 
 class Interval(NamedTuple):
-    """A value on all images, and the middle 95 % of its values on resampled data sets."""
+    """A value on all images, and the middle 95 % of its values on resampled data sets.
+
+    Of few images these may lie beside the value: resamples that miss a class average over fewer
+    classes, and nearly all of them then lie on one side. No interval made of such samples holds the
+    value (a bias-corrected one neither: it fails at the same 2.5 %), so both ends are NaN then.
+    """
 
     value: float
     low: float
@@ -94,4 +100,6 @@ def _interval(value: float, samples: np.ndarray) -> Interval:
     # A resample of void images only has no mIoU, and none for any arm.
     samples = samples[~np.isnan(samples)]
     low, high = np.percentile(samples, (2.5, 97.5)) if len(samples) else (np.nan, np.nan)
-    return Interval(value, float(low), float(high))
+    if not low - _ROUNDING <= value <= high + _ROUNDING:
+        return Interval(value, np.nan, np.nan)
+    return Interval(value, min(float(low), value), max(float(high), value))

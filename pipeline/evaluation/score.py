@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from models.protocols import PROTOCOLS, Protocol, get_protocol
 
 from ..datasets.base import Dataset
 from .arm_scores import METRICS, ArmScores, rounded
-from .bootstrap import paired_bootstrap
+from .bootstrap import Interval, paired_bootstrap
 from .predict import Failure, prediction_files, read_prediction
 from .scores import score_image
 
@@ -49,7 +50,8 @@ def score(
         image counts for all arms or for none.
 
     Raises:
-        ValueError, FileNotFoundError: a prediction is missing or damaged.
+        ValueError, FileNotFoundError: a prediction is missing or damaged, or no class occurs in
+            the truth.
     """
     scores = {
         name: ArmScores(dataset.labels, ignore=dataset.ignore, background=background)
@@ -85,6 +87,11 @@ def score(
         raise ValueError(
             f"none of {len(dataset.ids)} images can be read; {first.id}: {first.error}"
         )
+    if not next(iter(scores.values())).confusion[1:].any():
+        raise ValueError(
+            f"no class occurs in the truth of any image, only 0 and {dataset.ignore}: the label "
+            f"maps must hold the classes' numbers, 1…{len(dataset.labels) - 1}"
+        )
     return scores, [left_out[image_id] for image_id in dataset.ids if image_id in left_out]
 
 
@@ -98,29 +105,38 @@ def results(
 ) -> dict[str, Any]:
     """`images`, `labels`, `arms` and `differences` of the results: the same for the same files."""
     arms = {name: arm.summary() for name, arm in scores.items()}
+    scored = len(next(iter(scores.values())).rows)
     differences: dict[str, dict[str, Any]] = {}
     for metric in METRICS:
         counts = {name: arm.stacked(metric) for name, arm in scores.items()}
         bootstrap = paired_bootstrap(counts, resamples=resamples, seed=seed)
         for name, interval in bootstrap.arms.items():
             arms[name][f"{metric}_interval"] = [rounded(interval.low), rounded(interval.high)]
+            arms[name] |= _why_no_interval(f"{metric}_interval_missing", interval, scored)
         for pair, interval in bootstrap.differences.items():
             differences.setdefault(pair, {})[metric] = {
                 "difference": rounded(interval.value),
                 "low": rounded(interval.low),
                 "high": rounded(interval.high),
-            }
+            } | _why_no_interval("interval_missing", interval, scored)
     return {
         "images": {
             "listed": dataset.listed,
             "asked": len(dataset.ids),
-            "scored": len(next(iter(scores.values())).rows),
+            "scored": scored,
             "failed": [failure._asdict() for failure in failed],
         },
         "labels": list(dataset.labels),
         "arms": arms,
         "differences": differences,
     }
+
+
+def _why_no_interval(key: str, interval: Interval, images: int) -> dict[str, str]:
+    """The reason, where a value has no interval."""
+    if math.isnan(interval.value) or not math.isnan(interval.low):
+        return {}
+    return {key: f"{images} images are too few: resampled, most lie on one side of the value"}
 
 
 def image_table(scores: dict[str, ArmScores]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ..files.atomic import read_json, sha256, write_atomically
+from ..files.image_files import mark_folder
 from ..result import Segmentation
 from . import FORMATS, ExportSettings
 
@@ -127,6 +128,8 @@ class Export:
         if self._started is None:
             # Before anything else: what is left by a run that fails has these classes.
             self._started = self._write(self._there)
+            for kind in self._exporters:
+                mark_folder(self._state.parent / kind)
         for kind, exporter in self._exporters.items():
             try:
                 exporter.add(str(PurePosixPath(name)), result)

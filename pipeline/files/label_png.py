@@ -18,6 +18,7 @@ from PIL import Image
 from .atomic import write_atomically
 
 _EXPECTED = "a palette or grey PNG of 8 bits whose values are the labels, as VOC's own"
+_VOC_LABELS = (*range(1, 21), 255)  # VOC's classes and void; 0, black, says nothing
 _KINDS = {0: "grey", 2: "colour", 3: "palette", 4: "grey with alpha", 6: "colour with alpha"}
 # What Pillow raises on damaged files.
 _DAMAGED = (
@@ -48,7 +49,7 @@ def voc_palette() -> np.ndarray:
 
 
 def read_index_png(path: str | Path, *, wide: bool = False) -> np.ndarray:
-    """The values of a palette or 8-bit grey PNG, (H, W) uint8; the colours do not matter.
+    """The values of a palette or 8-bit grey PNG, (H, W) uint8; a palette of its own may be any.
 
     Args:
         path: the file.
@@ -56,7 +57,8 @@ def read_index_png(path: str | Path, *, wide: bool = False) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not a PNG, damaged, or of a kind that has no such values.
+        ValueError: not a PNG, damaged, of a kind that has no such values, or with VOC's colours at
+            other values than VOC's.
     """
     path = Path(path)
     if not path.is_file():
@@ -69,7 +71,7 @@ def read_index_png(path: str | Path, *, wide: bool = False) -> np.ndarray:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             image.verify()  # checksums, which decoding alone ignores
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            values = np.array(image)
+            values, palette = np.array(image), image.getpalette() or []
     except _DAMAGED as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
@@ -77,6 +79,8 @@ def read_index_png(path: str | Path, *, wide: bool = False) -> np.ndarray:
         ) from error
     # Pillow does not tell, and stretches grey values of fewer bits to 0…255 (not palette indices).
     bits, kind = data[24], data[25]  # of the file's header
+    if kind == 3:
+        _check_colours(path, values, palette)
     if kind == 3 or (bits, kind) == (8, 0):
         return values
     if wide and (bits, kind) == (16, 0):
@@ -84,6 +88,27 @@ def read_index_png(path: str | Path, *, wide: bool = False) -> np.ndarray:
     what = f"a {_KINDS[kind]} PNG of {bits} bits"
     also = ", or a grey one of 16 bits" if wide else ""
     raise ValueError(f"label map '{path}' is {what}; expected {_EXPECTED}{also}")
+
+
+def _check_colours(path: Path, values: np.ndarray, palette: list[int]) -> None:
+    """Refuse VOC's colours at other values: a label map that was made a colour image and back.
+
+    Colours of VOC's classes and void count; black and white, which every palette may have, do not.
+    No more of them than of other colours may be chance, in a palette of its own.
+    """
+    own = np.array(palette, np.uint8).reshape(-1, 3)
+    label_of = {tuple(c): i for i, c in enumerate(voc_palette().tolist()) if i in _VOC_LABELS}
+    plain = (own == 0).all(1) | (own == 255).all(1)
+    used = [i for i in np.unique(values).tolist() if i < len(own) and not plain[i]]
+    meant = {i: label_of.get(tuple(own[i].tolist())) for i in used}
+    moved = [(i, label) for i, label in meant.items() if label not in (i, None)]
+    if len(moved) > sum(label is None for label in meant.values()):
+        value, label = moved[0]
+        raise ValueError(
+            f"label map '{path}' has VOC's colours at other values: {value} has the colour of "
+            f"label {label}, {tuple(own[value].tolist())}; an image program has renumbered it, so "
+            "take the original file, or write values as in VOC's palette"
+        )
 
 
 def write_index_png(

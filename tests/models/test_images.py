@@ -3,10 +3,12 @@
 import io
 import os
 import struct
+import sys
 import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import EpsImagePlugin, Image
 
 from models.images import load_image
@@ -232,12 +234,6 @@ def test_float_and_wide_integer_files_are_refused(tmp_path):
 
 def bomb(width: int, height: int) -> bytes:
     """A PNG whose header promises width × height grey pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
@@ -249,3 +245,100 @@ def test_decompression_bombs(tmp_path, side):
     with pytest.raises(ValueError, match=f"more than {Image.MAX_IMAGE_PIXELS} pixels") as error:
         load_image(path)
     assert f"'{path}'" in one_line(error)
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(values: np.ndarray, *chunks: bytes) -> bytes:
+    """A PNG of 16-bit grey (H, W) or RGB (H, W, 3), with more chunks."""
+    size = (*values.shape[1::-1], 16, 2 * (values.ndim == 3), 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    parts = chunk(b"IHDR", struct.pack(">IIBBBBB", *size)), *chunks
+    data = chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts + data)
+
+
+TURNED = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # by 90°
+LARGE = zlib.compress(bytes(3_000_000))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        chunk(b"eXIf", b"no EXIF"),
+        chunk(b"iCCP", b"x\0\0" + LARGE),
+        chunk(b"iCCP", b"x\0\x07none"),
+        chunk(b"zTXt", b"x\0\0" + LARGE),
+        chunk(b"iTXt", b"XML:com.adobe.xmp\0\x01\0\0\0" + LARGE),
+        chunk(b"zTXt", b"x\0\x05" + LARGE),
+        chunk(b"tEXt", b"Raw profile type exif\0\nexif\n 4\nzzzz\n"),
+        chunk(b"tEXt", b"x\0y")[:-1] + b"?",
+    ],
+)
+def test_bad_metadata_of_a_sound_png(tmp_path, bad):
+    values = np.array([[0, 257, 65535]], np.uint16)
+    path = tmp_path / "a.png"
+    path.write_bytes(png(values, bad))
+    assert load_image(path)[..., 0].tolist() == [[0, 1, 255]]
+    if b"eXIf" not in bad and b"exif" not in bad:  # what can be read counts
+        path.write_bytes(png(values, bad, chunk(b"eXIf", TURNED)))
+        assert load_image(path)[..., 0].tolist() == [[0], [1], [255]]
+    noise = np.random.default_rng(0).integers(0, 65536, (20, 30), np.uint16)
+    path.write_bytes(png(noise, bad)[:-600])
+    with pytest.raises(ValueError, match="truncated, damaged"):
+        load_image(path)
+
+
+@pytest.mark.parametrize("name", ["a.webp", "a.jpg", "a.png", "a.tif"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0nothing", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"])
+def test_bad_exif(tmp_path, name, exif):
+    options = {"exif": exif, "icc_profile": b"no profile"} if name != "a.tif" else {}
+    path = save(tmp_path, Image.new("RGB", (8, 4), RED), name, **options)
+    if name == "a.tif":
+        tags = [(700, 2, 4, "XMP", True)]  # text, where there should be bytes
+        tifffile.imwrite(path, np.zeros((4, 8, 3), np.uint8), photometric="rgb", extratags=tags)
+    assert load_image(path).shape == (4, 8, 3)
+
+
+def test_transparent_colour_of_other_depths(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(png(np.array([[0, 300, 301]], np.uint16), chunk(b"tRNS", b"\x01\x2c")))
+    assert load_image(path)[..., 0].tolist() == [[0, 255, 1]]
+    rgb = np.array([[(257, 514, 0), (257, 515, 0)]], np.uint16)
+    path.write_bytes(png(rgb, chunk(b"tRNS", rgb[0, 0].astype(">u2").tobytes())))
+    assert load_image(path).tolist() == [[[255] * 3, [1, 2, 0]]]
+
+
+@pytest.mark.parametrize("options", [{}, {"byteorder": ">"}, {"tile": (16, 16)}])
+@pytest.mark.parametrize("kind", ["rgb", "separated", "miniswhite", "minisblack"])
+def test_deep_tiffs(tmp_path, kind, options):
+    bands = {"rgb": 3, "separated": 4}.get(kind, 1)
+    values = np.random.default_rng(0).integers(0, 65536, (bands, 20, 30), np.uint16)
+    if kind == "separated":
+        options = {**options, "extrasamples": []}
+    planes = {"planarconfig": "separate"} if bands > 1 else {}
+    tifffile.imwrite(tmp_path / "a.tif", np.squeeze(values), photometric=kind, **planes, **options)
+    eight = (values / 257).round().astype(np.uint8)
+    expected = np.broadcast_to(eight.transpose(1, 2, 0), (20, 30, max(3, bands)))
+    if kind == "separated":
+        expected = np.asarray(Image.fromarray(expected, "CMYK").convert("RGB"))
+    if kind == "miniswhite":
+        expected = 255 - expected
+    if kind == "miniswhite" and "byteorder" in options:  # Pillow does not know it
+        with pytest.raises(ValueError, match="convert it to PNG"):
+            load_image(tmp_path / "a.tif")
+        return
+    assert np.abs(load_image(tmp_path / "a.tif").astype(int) - expected).max() <= 1
+    data = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match="truncated, damaged"):
+        load_image(tmp_path / "a.tif")
+
+
+def test_heic_without_pillow_heif(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(30))
+    with pytest.raises(ValueError, match=r"a\.jpg'.*pip install pillow-heif"):
+        load_image(tmp_path / "a.jpg")

@@ -2,6 +2,7 @@
 
 import logging
 
+import open_clip
 import pytest
 
 from models.vocabulary import MAX_CLASSES, Vocabulary, parse_thresholds
@@ -27,7 +28,8 @@ def test_class_name_need_not_be_a_word():
 
 def test_file_with_comments_blank_lines_and_byte_order_mark(tmp_path):
     path = tmp_path / "wörter 词.txt"
-    text = "\ufeffcat\n\n# animals end here\n  sofa,couch  \r\nC# book\nцвет\n"
+    text = "\ufeffcat\n\n# animals end here\n  sofa,couch  \r\n"
+    text += "\ufeffC# book\n\ufeff# more\n\ufeff\nцвет\n"  # joined of several files
     path.write_bytes(text.encode("utf-8"))
     vocabulary = Vocabulary.parse(["person", f"@{path}", "car"])
     assert vocabulary.class_names == ("person", "cat", "sofa", "C# book", "цвет", "car")
@@ -236,3 +238,69 @@ def test_what_is_no_text_is_refused(tmp_path):
             Vocabulary.parse(words, background)
     with pytest.raises(FileNotFoundError, match="vocabulary file not found: '~nobody-here/words'"):
         Vocabulary.parse(["@~nobody-here/words"])
+
+
+@pytest.mark.parametrize(
+    ("entry", "apart", "together"),
+    [
+        ("person, car, tree", "write person car tree", '"person,car,tree"'),
+        (" person, traffic  light,", 'write person "traffic light"', '"person,traffic light"'),
+        ("person. car.", "write person car", '"person,car"'),
+        ("cat. traffic light. tree", 'write cat "traffic light" tree', '"cat,traffic light,tree"'),
+        ("cat; dog", "write cat dog", '"cat,dog"'),
+        ("cat\ndog\n", "write cat dog", '"cat,dog"'),
+    ],
+)
+def test_a_list_in_one_entry_is_asked_about(tmp_path, entry, apart, together):
+    with pytest.raises(ValueError, match="is one entry") as caught:
+        Vocabulary.parse([entry])
+    message = str(caught.value)
+    assert apart in message and together in message and "\n" not in message
+
+
+def test_what_is_no_list_of_classes():
+    for entry in ("sofa,couch", "St. Bernard", "Washington D.C.", "cat.", "犬，狗", "2,5 mm"):
+        assert len(Vocabulary.parse([entry])) == 1
+    assert Vocabulary.parse(["cat"], ["sky, road"]).background == ("sky", "road")
+
+
+def test_a_dict_names_synonyms():
+    synonyms = {"sofa": ["couch", "Sofa"], "cat": (), "D.C.": "Washington, D.C."}
+    vocabulary = Vocabulary.parse(synonyms, not_words={"bus": ["coach"]})
+    assert vocabulary.words == (("sofa", "couch"), ("cat",), ("D.C.", "Washington, D.C."))
+    assert vocabulary.not_words == (("bus", "coach"),)
+    for bad in ({"sofa": {"couch", "settee"}}, {"sofa": None}, {"sofa": [3]}, {"": ["couch"]}):
+        with pytest.raises(ValueError, match=r"the vocabulary entry .*|list of synonyms"):
+            Vocabulary.parse(bad)
+
+
+@pytest.mark.parametrize("words", [{"cat", "dog"}, frozenset({"cat"}), None, 3])
+def test_what_has_no_order_is_refused(words):
+    with pytest.raises(ValueError, match="must be a list of words, whose order is that of"):
+        Vocabulary.parse(words)
+
+
+SAME_TO_CLIP = [
+    ("cat", "ｃａｔ"), ("driver's seat", "Driver’s  seat"), ("a & b", "a &amp;amp; b"),
+    ("ﬁre", "fire"), ('"Mona"', "“mona”"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "other"), SAME_TO_CLIP)
+def test_words_that_the_tokenizer_makes_equal_are_one(one, other):
+    tokens = open_clip.get_tokenizer("ViT-B-16")([one, other])
+    assert tokens[0].equal(tokens[1])
+    with pytest.raises(ValueError, match="is given twice"):
+        Vocabulary.parse([one, other])
+    with pytest.raises(ValueError, match="both wanted and not"):
+        Vocabulary.parse([one], not_words=[other])
+    assert Vocabulary.parse([one], [other, "sky"]).background == ("sky",)
+    assert Vocabulary.parse([one], thresholds={other: 0.5}).thresholds == (0.5,)
+
+
+def test_a_background_that_nobody_named():
+    open_ = Vocabulary(("cat",), (("cat",),))
+    assert open_.background is None and open_.query_words == ("cat",)
+    assert open_.background_index is None and open_.word_class == (0,)
+    assert open_.with_background(["sky", "Cat"]).background == ("sky",)
+    assert Vocabulary.parse(["cat"]).background == ()

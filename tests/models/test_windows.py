@@ -246,3 +246,13 @@ def test_wrong_inputs_are_refused(clip):
 
 def test_cosines_of_zero_features_are_zero():
     assert windows.cosine_scores(torch.zeros(1, 48, 2, 2), TEXT).eq(0).all()
+
+
+def test_cosines_of_text_vectors_of_any_length():
+    features = torch.randn(2, 48, 3, 5, generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor([0.01, 1, 30])[:, None]
+    scores = cosine_scores(features, TEXT[:3] * lengths)
+    assert scores.abs().max() <= 1 and max_error(scores, cosine_scores(features, TEXT[:3])) < 1e-6
+    unit = F.normalize(TEXT, dim=1)
+    plain = torch.einsum("bchw,qc->bqhw", features, unit) / features.norm(dim=1, keepdim=True)
+    assert cosine_scores(features, unit).equal(plain)  # to the last bit

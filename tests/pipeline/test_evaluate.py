@@ -346,3 +346,34 @@ def test_clicks_on_the_background_count_also_without_background_words(tmp_path):
     assert found["mIoU"] == found["aAcc"] == 100  # background is not scored, ...
     assert found["prompts"]["points_on_class"] == 50  # ... but it is no dog
     assert found["prompts"]["true_iou"] == 50
+
+
+def test_truth_without_any_class(tmp_path):
+    truth = {"one": blocks((20, 10), (IGNORE, 5, 0, 20, 10)), "two": blocks((10, 20))}
+    dataset = write_voc(tmp_path / "VOC2012", truth)
+    for name, labels in truth.items():
+        write_prediction(tmp_path, "arm", name, labels % IGNORE)
+    for background in (True, False):
+        with pytest.raises(ValueError, match=r"no class occurs .* 0 and 255: .* numbers, 1…20$"):
+            score(dataset, ["arm"], tmp_path, background=background)
+
+
+def test_why_there_is_no_interval(tmp_path):
+    truth, size = {}, (20, 10)
+    for label in range(1, 7):  # each class in one image, and a wrong pixel of it in the next
+        truth[f"i{label}"] = blocks(size, (label, 2, 0, 20, 10))
+    dataset = write_voc(tmp_path / "VOC2012", truth)
+    for label, (name, labels) in enumerate(truth.items(), 1):
+        write_prediction(tmp_path, "none", name, np.zeros_like(labels))
+        write_prediction(
+            tmp_path, "arm", name, blocks(size, (label, 2, 0, 20, 10), (label % 6 + 1, 0, 0, 1, 1))
+        )
+    found = results(dataset, *score(dataset, ["none", "arm"], tmp_path), resamples=50)
+    for place, interval in (
+        (found["arms"]["arm"], found["arms"]["arm"]["mIoU_interval"]),
+        (d := found["differences"]["arm - none"]["mIoU"], [d["low"], d["high"]]),
+    ):
+        reasons = [reason for key, reason in place.items() if key.endswith("interval_missing")]
+        assert (interval == [None, None]) == any("6 images are too few" in r for r in reasons)
+    assert found["arms"]["arm"]["mIoU_interval"] == [None, None]
+    json.dumps(found)

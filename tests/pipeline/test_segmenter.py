@@ -14,7 +14,9 @@ from models.dense import DenseResult
 from models.presets import Preset
 from models.sclip_segmentor import SCLIPSegmentor
 from models.vocabulary import Vocabulary
+from pipeline.app.options import SCENE
 from pipeline.config import PipelineConfig
+from pipeline.found import say_what_is_missing, what_is_missing
 from pipeline.result import Segmentation, decode_rle
 from pipeline.segmenter import Segmenter
 
@@ -173,6 +175,19 @@ def test_what_is_not_wanted_competes_and_is_dropped(segmenter, image):
     data = json.dumps(result.to_json_dict())
     assert result.settings["not_words"] == [["sofa"]] and data.count("sofa") == 1
     assert segmenter.segment(image, WORDS).probs is None
+
+
+def test_a_vocabulary_without_a_word_on_its_background_gets_the_protocols(segmenter, image, result):
+    words = Vocabulary(("cow", "peacock", "sofa"), (("cow",), ("peacock", "big bird"), ("sofa",)))
+    assert_equal(segmenter.segment(image, words), result)
+    assert_equal(
+        segmenter.segment(image, words, background=()),
+        segmenter.segment(image, Vocabulary.parse(WORDS, ())),
+    )
+    sky = dataclasses.replace(words, background=("sky",))
+    assert segmenter.vocabulary(sky) is sky
+    with pytest.raises(ValueError, match="brings its own background"):
+        segmenter.vocabulary(sky, background=["road"])
 
 
 def test_a_vocabulary_brings_all(segmenter, image):
@@ -365,6 +380,39 @@ def test_nothing_confident(segmenter, encoded, dumbbell):
         assert json.loads(json.dumps(result.to_json_dict()))["masks"] == []
 
 
+def test_what_is_said_of_classes_without_a_mask(segmenter, encoded):
+    labels, best = np.zeros((32, 64), int), np.full((32, 64), 0.5)
+    best[9, 40] = 0.52
+    words = Vocabulary.parse(["car", "auto"], ["ＣＡＴ"])
+    unsure = by_hand(segmenter, FakeSam({})).masks(encoded, dense_map(labels, best, 3), words)
+    assert unsure.settings["not_found"]["car"] == {"confidence": 0.52, "point": [40, 9]}
+    assert say_what_is_missing(unsure).startswith("best: car 0.52 at (40, 9), auto 0.25 at (0, 0)")
+    again = json.loads(json.dumps(unsure.to_json_dict()))
+    assert again["settings"]["not_found"] == unsure.settings["not_found"]
+
+    best[:] = 0.9
+    sam = FakeSam({None: ((ALL, ALL, ALL), (0.9, 0.9, 0.9))})
+    found = by_hand(segmenter, sam).masks(encoded, dense_map(labels, best, 3), words)
+    assert list(found.settings["not_found"]) == ["auto"]
+    one = by_hand(segmenter, sam).masks(
+        encoded, dense_map(labels, best, 2), Vocabulary.parse(["car"], ["sky"])
+    )
+    assert "not_found" not in one.settings and say_what_is_missing(one) == ""
+
+
+def test_words_that_compete():
+    words = Vocabulary.parse(["car,bus", "auto", "cat"], ["sky"])
+    vectors = F.normalize(
+        torch.tensor([[1, 0, 0], [0.9, 0.1, 0], [1, 0.1, 0], [0, 1, 0], [0, 1, 0.1]])
+    )
+    probs = np.full((4, 2, 3), 0.25)
+    assert what_is_missing([1], probs, words, vectors)["compete"] == [
+        ["car", "auto"], ["bus", "auto"]
+    ]  # fmt: skip
+    assert what_is_missing([2], probs, words, vectors)["compete"] == [["cat", "sky"]]
+    assert "compete" not in what_is_missing([2], probs, words, torch.eye(5))
+
+
 def blurred(features, guide, size):
     large = F.interpolate(features, size, mode="bicubic")
     return F.avg_pool2d(large, 5, stride=1, padding=2, count_include_pad=False)
@@ -382,3 +430,10 @@ def test_ones_own_upsampler(preset, image):
 def test_two_answers_about_loftup(preset):
     with pytest.raises(ValueError, match="use_loftup=True contradicts upsampler 'jbu': give one"):
         Segmenter.from_preset(preset, device="cpu", use_loftup=True, upsampler="jbu")
+
+
+def test_near_synonyms_as_two_classes():
+    segmenter = Segmenter.from_preset("tiny", device="cpu")
+    found = segmenter.segment(SCENE.path, ["car", "automobile"])
+    assert found.settings["compete"] == [["car", "automobile"]]
+    assert 'leave one out, or write "car,automobile"' in say_what_is_missing(found)

@@ -103,8 +103,9 @@ def sa1b_folder(folder: Path, held_out: int) -> FolderSource:
 
     Raises:
         FileNotFoundError: no such folder, or no JSON file in it.
+        ValueError: two images of one name would share a file.
     """
-    images = _images(folder, lambda path: path.with_suffix(".json").is_file())
+    images = _images(folder, lambda path: path.with_suffix(".json"))
     if not images:
         raise FileNotFoundError(
             f"no image in {folder} has an SA-1B .json of its name beside it; for label PNGs add "
@@ -118,14 +119,17 @@ def sa1b_folder(folder: Path, held_out: int) -> FolderSource:
 
 
 def label_folder(folder: Path, labels: Path, held_out: int) -> FolderSource:
-    """Images whose masks are label PNGs (palette or grey, 255 void) of the same stem in `labels`.
+    """Images whose masks are label PNGs (palette or grey, 255 void) at the same place in `labels`.
+
+    FOLDER/a/0001.jpg has LABELS/a/0001.png.
 
     Raises:
         FileNotFoundError: no such folder, or no pair of image and label map.
+        ValueError: two images of one name would share a label map.
     """
 
     def label_of(path: Path) -> Path:
-        return labels / f"{path.stem}.png"
+        return labels / path.relative_to(folder).with_suffix(".png")
 
     def read(path: Path, size: tuple[int, int], _report: Report) -> np.ndarray:
         values = read_index_png(label_of(path))
@@ -136,17 +140,29 @@ def label_folder(folder: Path, labels: Path, held_out: int) -> FolderSource:
             raise ValueError(f"{label_of(path).name} is void everywhere")
         return masks
 
-    images = _images(folder, lambda path: label_of(path).is_file() and label_of(path) != path)
+    images = _images(folder, label_of)
     if not images:
-        raise FileNotFoundError(f"no image in {folder} has a label PNG of its stem in {labels}")
+        raise FileNotFoundError(
+            f"no image in {folder} has a label PNG at its place in {labels}: {folder}/a/0001.jpg "
+            f"needs {labels}/a/0001.png"
+        )
     return FolderSource(f"{folder} with {labels}", images, read, held_out)
 
 
-def _images(folder: Path, has_masks: Callable[[Path], bool]) -> list[Path]:
+def _images(folder: Path, masks_of: Callable[[Path], Path]) -> list[Path]:
+    """The images, at any depth, whose file of masks is there."""
     if not folder.is_dir():
         raise FileNotFoundError(f"folder {folder} does not exist: give a folder of images")
     images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    usable = [path for path in images if has_masks(path)]
+    owners: dict[Path, Path] = {}  # file of masks -> its image
+    for path in images:
+        masks = masks_of(path)
+        if masks == path or not masks.is_file():
+            continue
+        if masks in owners:
+            raise ValueError(f"{masks} would be of {owners[masks]} and of {path}; rename one")
+        owners[masks] = path
+    usable = list(owners.values())
     if usable and len(usable) < len(images):
         without = len(images) - len(usable)
         logger.info("%s: %d of %d images have no masks: left out", folder, without, len(images))

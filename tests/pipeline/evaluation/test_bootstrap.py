@@ -118,3 +118,16 @@ def test_errors_name_the_arm():
     with pytest.raises(ValueError, match="0 resamples"):
         paired_bootstrap({"a": counts(1)}, resamples=0)
     assert paired_bootstrap({}) == ({}, {})
+
+
+@pytest.mark.parametrize(("images", "known"), [(1, True), (2, True), (6, False)])
+def test_an_interval_holds_its_value_or_there_is_none(images, known):
+    # Each class is in one image, with a wrong pixel in every other: resamples that miss its image
+    # have the wrong pixels alone, so all other resamples are worse than the value.
+    own = np.eye(images, dtype=int)
+    arm = np.stack([90 * own, 100 * own + (1 - own)], axis=1)
+    worse = np.stack([45 * own, arm[:, 1]], axis=1)
+    result = paired_bootstrap({"a": arm, "b": worse}, resamples=400)
+    for value, low, high in (*result.arms.values(), *result.differences.values()):
+        assert (low <= value <= high) if known else (np.isnan(low) and np.isnan(high))
+        assert not np.isnan(value)

@@ -18,7 +18,7 @@ from .samples import NAMES, all_masks, masks, result
 
 
 def names(folder) -> list[str]:
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("[!.]*") if p.is_file())
 
 
 def test_all_formats_of_several_images(tmp_path):
@@ -42,6 +42,8 @@ def test_all_formats_of_several_images(tmp_path):
     assert export.paths == [out / "coco" / "annotations.json", out / "yolo" / "data.yaml",
                             out / "voc" / "class_names.txt", out / "labelme"]  # fmt: skip
     assert all(path.exists() for path in export.paths)
+    # What a search for photographs leaves out.
+    assert all((out / name / ".segment-words").is_file() for name in FORMATS)
 
 
 class CsvExport(Exporter):

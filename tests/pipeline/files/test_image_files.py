@@ -1,10 +1,12 @@
 """Files, folders and lists → images and the names of their results."""
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from pipeline.files.image_files import find_images, is_several
+from pipeline.files.image_files import find_images, is_several, mark_folder
 
 
 @pytest.fixture
@@ -36,6 +38,12 @@ def here(tmp_path, monkeypatch) -> Path:
         (["a.jpg", "a.png", "a.jpg.png"],
          {"a.jpg": "a.jpg", "a.png": "a.png", "a.jpg.png": "a.jpg.png"}),
         (["a", "a.png"], {"a": "a", "a.png": "a.png"}),
+        (["a.jpg", "a.jpg.jpg"], {"a.jpg": "a", "a.jpg.jpg": "a.jpg"}),
+        (["p/*.[jP]*"], {"p/a.PNG": "a", "p/b.jpg": "b"}),
+        (["p\\q\\*.tif?"], {"p/q/a.tiff": "a"}),
+        (["**/*.*[gf]"], {"p/b.jpg": "p/b", "p/q/a.tiff": "p/q/a",
+                          "r/a.png": "r/a"}),
+        (["x[1].jpg"], {"x[1].jpg": "x[1]"}),
         (["v1.2.jpg", "v1.3.jpg"], {"v1.2.jpg": "v1.2", "v1.3.jpg": "v1.3"}),
     ],
 )  # fmt: skip
@@ -47,7 +55,8 @@ def test_names(entries, expected, here):
 
 
 def test_a_list(here):
-    text = "\ufeff# mine\r\np/b.jpg\n\n  r/it's «ü».webp  \np/q\ngone.png\n"
+    text = "\ufeff# mine\r\np/b.jpg\n\n  r/it's «ü».webp  \n"
+    text += "# b\ufeffp/q\n\ufeff# c\n\ufeff\ufeffgone.png\n"
     Path("list.txt").write_text(text, encoding="utf-8", newline="")
     images = find_images(["@list.txt", "p/b.jpg"], Path("out"))
     assert [str(i.path) for i in images] == [
@@ -70,6 +79,7 @@ def test_a_list(here):
         (["p/b.jpg", "p/out/pictures/a.jpg"], ValueError, "a.jpg' is inside --output"),
         (["p/out/pictures"], ValueError, "pictures' is inside --output"),
         (["p/out"], ValueError, "'p/out' is inside --output"),
+        (["p/gone*.jpg"], FileNotFoundError, r"no image fits 'p/gone\*.jpg'; check the pattern"),
     ],
 )
 def test_refused(entries, error, message, here):
@@ -100,3 +110,41 @@ def test_links_in_a_circle_do_not_go_round(here):
     Path("p/x.png/y.png").touch()
     names = [image.name for image in find_images(["p"], Path("p/out"))]
     assert names == ["a", "b", "self", "q/a", "x.png/y"]
+
+
+def test_a_name_that_looks_like_a_pattern(here):
+    Path("p/*.jpg").touch()
+    assert [str(i.path) for i in find_images(["p/*.jpg"], Path("out"))] == ["p/*.jpg"]
+    assert not is_several(["p/*.jpg"]) and is_several(["p/*.PNG"]) and not is_several(["p[2].jpg"])
+
+
+def test_pictures_of_kinds_that_are_not_read(here, caplog, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    for name in ("a.JFIF", "b.jpe", "c.gif", "d.avif", "e.heic", "f.jp2", "g.CR2", "h.txt"):
+        Path("e", name).touch()
+    left_out: list[Path] = []
+    images = find_images(["e"], Path("out"), left_out=left_out)
+    assert [i.name for i in images] == ["a", "b", "c", "d"]
+    assert [path.name for path in left_out] == ["e.heic", "f.jp2", "g.CR2"]
+    (line,) = caplog.messages
+    assert "e/e.heic, e/f.jp2, e/g.CR2" in line and "pip install pillow-heif" in line
+    heif = SimpleNamespace(register_heif_opener=lambda: None)
+    monkeypatch.setitem(sys.modules, "pillow_heif", heif)
+    assert "e" in [i.name for i in find_images(["e"], Path("out"))]
+
+
+def test_what_the_programs_wrote_is_no_photograph(here, caplog):
+    mark_folder(Path("p/exports/voc"))
+    for name in ("p/exports/voc/Class/a.png", "p/results/labels/a.png", "p/mine/a.png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    Path("p/results/settings.json").write_text('{"preset": "tiny", "weights": {}}')
+    Path("p/mine/settings.json").write_text('{"camera": 1}')
+    expected = ["a", "b", "mine/a", "q/a"]
+    assert [i.name for i in find_images(["p"], Path("p/out"))] == expected
+    (line,) = caplog.messages
+    assert line.endswith("earlier runs wrote them: p/results, p/exports/voc")
+    assert len(find_images(["p/**/*.[Pp]*"], Path("p/out"))) == 2
+    assert len(find_images(["p/results/labels"], Path("p/out"))) == 1  # named, it is meant
+    with pytest.raises(ValueError, match="'p/results' holds what an earlier run wrote"):
+        find_images(["p/results"], Path("p/out"))

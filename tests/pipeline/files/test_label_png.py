@@ -94,3 +94,37 @@ def test_written_label_maps_have_vocs_colours(tmp_path):
     with Image.open(path) as image:
         assert image.mode == "P"
         assert np.asarray(image.convert("RGB"))[0, 2].tolist() == [192, 128, 128]  # person
+
+
+def write_palette(path: Path, values: np.ndarray, palette: list[tuple[int, int, int]]) -> None:
+    image = Image.frombytes("P", values.shape[::-1], values.astype(np.uint8).tobytes())
+    image.putpalette([channel for colour in palette for channel in colour])
+    image.save(path)
+
+
+def test_vocs_colours_at_other_values_are_refused(tmp_path):
+    path = tmp_path / "label.png"
+    write_index_png(path, LABEL)
+    Image.open(path).convert("RGB").quantize(256).save(path)  # as image programs renumber
+    assert "has VOC's colours at other values" in refusal(ValueError, path)
+    person = tuple(voc_palette()[15].tolist())
+    write_palette(path, LABEL == 15, [(0, 0, 0), person])
+    message = refusal(ValueError, path)
+    assert "1 has the colour of label 15, (192, 128, 128)" in message and str(path) in message
+    values = np.select([LABEL == 15, LABEL == 255], [1, 2])
+    write_palette(path, values, [(0, 0, 0), person, (255, 255, 255)])  # void is white
+    assert "colour of label 15" in refusal(ValueError, path)
+
+
+@pytest.mark.parametrize(
+    "palette",
+    [
+        [(0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255)],
+        [(255, 255, 255), (0, 0, 0), (0, 0, 0), (10, 20, 30)],
+        [(0, 0, 0), (255, 0, 0), (128, 0, 0), (255, 165, 0)],  # one of VOC's, by chance
+    ],
+)
+def test_palettes_of_their_own_are_read(tmp_path, palette):
+    path = tmp_path / "label.png"
+    write_palette(path, LABEL % 4, palette)
+    assert np.array_equal(read_index_png(path), LABEL % 4)

@@ -152,3 +152,34 @@ def test_views_keep_image_and_masks_together():
     views = [random_view(image, masks, np.random.default_rng(7), 24) for _ in range(2)]
     np.testing.assert_array_equal(views[0].image, views[1].image)
     np.testing.assert_array_equal(views[0].masks, views[1].masks)
+
+
+def test_labels_are_found_by_path(tmp_path):
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    for folder in (images / "a", images / "b", labels / "a", labels / "b"):
+        folder.mkdir(parents=True)
+    values = {"a": box(0, 0, 20, W), "b": box(0, 0, H, 28)}
+    for place in ("a/1.x", "a/2", "b/1.x", "b/2"):
+        write_image(images / f"{place}.jpg")
+        write_index_png(labels / f"{place}.png", values[place[0]].astype(np.uint8))
+    source = label_folder(images, labels, held_out=1)
+    assert len(source._held_out + source._training) == 4
+    for path in source._training:
+        np.testing.assert_array_equal(source._load(path)[1], values[path.parent.name])
+
+    flat = tmp_path / "flat"  # nobody knows whose they are
+    flat.mkdir()
+    write_index_png(flat / "2.png", values["a"].astype(np.uint8))
+    with pytest.raises(FileNotFoundError, match=r"a/0001\.jpg needs .*flat/a/0001\.png"):
+        label_folder(images, flat, held_out=1)
+
+    write_image(images / "a" / "2.png")
+    with pytest.raises(ValueError, match=r"a/2\.png would be of .*a/2\.jpg and of .*a/2\.png"):
+        label_folder(images, labels, held_out=1)
+
+
+def test_two_images_of_one_json_are_refused(tmp_path):
+    write_sa1b(tmp_path, "sa_1", [])
+    write_image(tmp_path / "sa_1.png")
+    with pytest.raises(ValueError, match=r"sa_1\.json would be of .*sa_1\.jpg and of .*sa_1\.png"):
+        sa1b_folder(tmp_path, 1)
