@@ -251,7 +251,7 @@ def test_exports(here, capsys, monkeypatch):
     assert [image["file_name"] for image in coco["images"]] == ["a 'car'.png", "b.png"]
     assert Image.open("over.png").size == (160, 120)
     masks = Segmentation.load_json("out.json")
-    cuts = [np.asarray(Image.open(p)) for p in sorted(Path("cut/b").iterdir())]
+    cuts = [np.asarray(Image.open(p)) for p in sorted(Path("cut/b").glob("*.png"))]
     assert [np.sum(cut[..., 3] == 255) for cut in cuts] == [found.area for found in masks]
     assert np.load("maps/b/000_auto.npy").shape == (120, 160)
     with monkeypatch.context() as patch:  # what one format cannot hold
