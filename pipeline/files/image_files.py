@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from models.images import reads_heif
 from models.vocabulary import read_list
 
 from .atomic import read_json, write_atomically
@@ -202,6 +201,8 @@ def _walk(folder: Path, skipped: Callable[[Path], bool], others: list[Path]) -> 
 
     def refuse(error: OSError) -> None:
         raise error
+
+    from models.images import reads_heif  # which loads numpy, and --help need not
 
     endings = SUFFIXES + (_HEIF if reads_heif() else ())
     if ".avif" not in Image.registered_extensions():  # an older Pillow
