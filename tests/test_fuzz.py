@@ -262,7 +262,7 @@ def check_files(before: dict[str, bytes | None]) -> None:
         elif kind == ".json":
             json.loads(data)
         else:
-            assert kind in (".csv", ".txt", ".yaml") and data[-1:] in (b"\n", b""), name
+            assert kind in (".csv", ".txt", ".yaml", "") and data[-1:] in (b"\n", b""), name
 
 
 @pytest.fixture

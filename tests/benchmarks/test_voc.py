@@ -233,7 +233,7 @@ def test_all_damaged(data, tmp_path, capsys):
         (["--arms", "bilinear+pole"], "add +sam2"),
         (["--arms"], "expected at least one argument"),
         (["--baseline", "none"], "--baseline 'none' is none of the arms bilinear"),
-        (["--protocol", "open"], "names no classes of VOC; valid: sclip-voc21, "),
+        (["--protocol", "open"], "does not name the classes of this data set; valid: sclip-voc21, "),
         (["--protocol", "voc"], "unknown protocol 'voc'; valid: sclip-voc21, "),
         (["--preset", "huge"], "unknown preset 'huge'; valid: vit-b16, tiny"),
         (["--root", "nowhere"], "VOC folder not found: 'nowhere'"),
@@ -274,7 +274,7 @@ def test_other_settings_are_refused(finished, made, tmp_path, capsys):
     before = files(output)
     assert main(options(made, output, "--min-confidence", 0.6)) == 2
     err = capsys.readouterr().err
-    assert "(arm.final.min_confidence: 0.7, now 0.6)" in err and err.count("\n") == 1
+    assert "(min_confidence: 0.7, now 0.6)" in err and err.count("\n") == 1
     assert files(output) == before
     argv = options(made, output, "--min-confidence", 0.6, "--overwrite", arms=("bilinear+sam2",))
     assert main(argv) == 0
