@@ -233,7 +233,7 @@ def test_all_damaged(data, tmp_path, capsys):
         (["--arms", "bilinear+pole"], "add +sam2"),
         (["--arms"], "expected at least one argument"),
         (["--baseline", "none"], "--baseline 'none' is none of the arms bilinear"),
-        (["--protocol", "open"], "does not name the classes of this data set; valid: sclip-voc21, "),
+        (["--protocol", "open"], "does not name the classes of this data set; valid: scl"),
         (["--protocol", "voc"], "unknown protocol 'voc'; valid: sclip-voc21, "),
         (["--preset", "huge"], "unknown preset 'huge'; valid: vit-b16, tiny"),
         (["--root", "nowhere"], "VOC folder not found: 'nowhere'"),
