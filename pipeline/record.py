@@ -22,7 +22,7 @@ from models.vocabulary import Vocabulary
 ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = ("torch", "open_clip_torch", "sam2", "numpy")
 # Rooms of the pipeline that make no prediction; a new room counts until it is named here.
-_OTHER_ROOMS = ("app", "drawing", "exports", "files", "training", "world")
+_OTHER_ROOMS = ("app", "drawing", "exports", "training", "world")
 _OTHER_EVALUATION = ("report", "bootstrap", "arm_scores", "metrics", "object_metrics", "scores")
 
 
@@ -94,7 +94,7 @@ def code(root: Path = ROOT) -> str:
 
 
 def prediction_files(root: Path = ROOT) -> list[Path]:
-    """All of `models`, and of `pipeline` what is not about files, pictures, scores or training."""
+    """All of `models`, and of `pipeline` all but pictures, exports, scores and training."""
     found = list((root / "models").rglob("*.py"))
     for file in (root / "pipeline").rglob("*.py"):
         room, *rest = file.relative_to(root / "pipeline").with_suffix("").parts

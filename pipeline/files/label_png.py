@@ -111,23 +111,19 @@ def _check_colours(path: Path, values: np.ndarray, palette: list[int]) -> None:
         )
 
 
-def write_index_png(
-    path: str | Path, values: np.ndarray, palette: np.ndarray | None = None
-) -> None:
+def write_index_png(path: str | Path, values: np.ndarray) -> None:
     """Write a label map (H, W) as a PNG, whole or not at all.
 
     Args:
         path: its name.
-        values: uint8, which gets a palette, or uint16, which becomes a grey PNG of 16 bits.
-        palette: (256, 3) uint8 RGB; None takes VOC's.
+        values: uint8, which gets VOC's palette, or uint16, which becomes a grey PNG of 16 bits.
 
     Raises:
         OSError: the file cannot be written.
     """
     image = Image.fromarray(values)
     if values.dtype == np.uint8:
-        colors = voc_palette() if palette is None else palette
-        image.putpalette(colors.tobytes())  # mode L becomes P, values stay
+        image.putpalette(voc_palette().tobytes())  # mode L becomes P, values stay
     data = io.BytesIO()
     image.save(data, format="PNG")
     write_atomically(path, data.getvalue())
