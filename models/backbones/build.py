@@ -31,7 +31,7 @@ from .base import (
     same_chance,
     square_patch,
 )
-from .registry import BACKBONES, BackboneRow, backbone_names
+from .registry import BACKBONES, backbone_names
 from .timm_networks import timm_backbone
 
 CLIP_WEIGHTS = "open_clip_model.safetensors"  # beside a folder's open_clip_config.json
@@ -49,13 +49,13 @@ def build_backbone(
 
     Args:
         spec: see the module's docstring.
-        attention: variant of CLIP's last block, one of `METHODS`; None is "csa".
+        attention: variant of CLIP's last block, one of `METHODS`; None is the row's, or "csa".
         checkpoint: weights file; None takes the preset's, the folder's or the hub's.
         random_weights: load nothing, the same random values every time (tests and dry runs).
         device: where it computes.
 
     Raises:
-        ValueError: unknown name, not a ViT, or options that do not go together.
+        ValueError: unknown name, no feature grid, or options that do not go together.
         FileNotFoundError: weights are missing (`models.weight_files.WeightsNotFoundError` too).
         models.weight_files.WeightsError: they do not fit.
     """
@@ -82,12 +82,10 @@ def build_backbone(
         backbone = _clip(network, attention, checkpoint, random_weights, device)
     weights = "random" if random_weights else str(checkpoint or "published")
     backbone = dataclasses.replace(backbone, weights=weights)
-    return _as_its_loftup_saw_it(spec, row, backbone) if row else backbone
-
-
-def _as_its_loftup_saw_it(spec: str, row: BackboneRow, backbone: Backbone) -> Backbone:
+    if row is None:
+        return backbone
     return dataclasses.replace(
-        backbone, name=spec, kind=row.features, mean=IMAGENET_MEAN, std=IMAGENET_STD
+        backbone, name=spec, kind=row.features or spec, mean=IMAGENET_MEAN, std=IMAGENET_STD
     )
 
 
@@ -128,7 +126,8 @@ def _clip(
     else:
         clip, tokenizer = load_clip(preset)
     clip.to(device).eval().requires_grad_(False)
-    return clip_backbone(spec, clip, tokenizer, attention, device=device)
+    backbone = clip_backbone(spec, clip, tokenizer, attention, device=device)
+    return dataclasses.replace(backbone, kind=preset.features)
 
 
 def clip_backbone(
@@ -137,6 +136,7 @@ def clip_backbone(
     tokenizer: Tokenizer,
     attention: str = "csa",
     *,
+    statistics: str = "clip",
     device: torch.device | str = "cpu",
 ) -> Backbone:
     """A CLIP as a backbone, its last block changed by one of the dense methods.
@@ -148,12 +148,16 @@ def clip_backbone(
         clip: where it is to compute.
         tokenizer: of `clip`.
         attention: one of `models.dense_methods.METHODS`.
+        statistics: of the colours its images are normalised with: "clip" for its own, "imagenet"
+            for ImageNet's.
         device: of a second network.
     """
     method = get_method(attention)
     visual: Any = visual_tower(clip)
     patch = square_patch(name, visual.patch_size)
-    mean, std = visual.image_mean, visual.image_std
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    if statistics == "clip":
+        mean, std = visual.image_mean, visual.image_std
     second = build_backbone(method.proxy, device=device) if method.proxy else None
 
     def encode(images: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..presets import LOFTUPS, PRESETS
+from ..presets import PRESETS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,17 +17,17 @@ class BackboneRow:
     Attributes:
         meaning: what it is, for tables and help.
         network: what it is built from, see `models.backbones.build`: a preset or timm:NAME.
-        features: kind of features it gives; a LoftUp fits one kind.
         attention: variant of CLIP's last block; "" for networks other than CLIP.
         positions: how position embeddings are brought to another grid: "timm" resizes to its size,
             bicubic with antialiasing; "offset" as `models.backbones.positions` says.
+        features: kind of features it gives, a LoftUp fits one kind; "" for one of its own name.
     """
 
     meaning: str
     network: str
-    features: str
     attention: str = ""
     positions: str = "timm"
+    features: str = ""
 
 
 # All see images normalised with ImageNet's statistics, whatever the networks were trained with:
@@ -37,34 +37,28 @@ BACKBONES: dict[str, BackboneRow] = {
     "dinov2_vits14": BackboneRow(
         meaning="DINOv2 ViT-S/14",
         network="timm:vit_small_patch14_dinov2.lvd142m",
-        features="dinov2-vit-s14",
         positions="offset",
     ),
     "dinov2_vits14_reg": BackboneRow(
         meaning="DINOv2 ViT-S/14 with registers",
         network="timm:vit_small_patch14_reg4_dinov2.lvd142m",
-        features="dinov2-vit-s14-reg",
     ),
     "dinov2_vitb14": BackboneRow(
         meaning="DINOv2 ViT-B/14",
         network="timm:vit_base_patch14_dinov2.lvd142m",
-        features="dinov2-vit-b14",
         positions="offset",
     ),
     "dinov2_vitb14_reg": BackboneRow(
         meaning="DINOv2 ViT-B/14 with registers",
         network="timm:vit_base_patch14_reg4_dinov2.lvd142m",
-        features="dinov2-vit-b14-reg",
     ),
     "siglip_vitb16": BackboneRow(
         meaning="SigLIP ViT-B/16, its trunk's patch tokens",
         network="timm:vit_base_patch16_siglip_224.webli",
-        features="siglip-vit-b16",
     ),
     "siglip2_vitb16": BackboneRow(
         meaning="SigLIP 2 ViT-B/16, its trunk's patch tokens",
         network="timm:vit_base_patch16_siglip_224.v2_webli",
-        features="siglip2-vit-b16",
     ),
     "maskclip_vitb16": BackboneRow(
         meaning="OpenAI's CLIP ViT-B/16, the values of its last block as in MaskCLIP",
@@ -80,9 +74,3 @@ GENERAL = ("timm:NAME[@STRIDE]", "open_clip:NAME", "open_clip:FOLDER")
 def backbone_names() -> tuple[str, ...]:
     """What `build_backbone` takes: presets, the rows above, and the general forms."""
     return (*PRESETS, *BACKBONES, *GENERAL)
-
-
-def published_loftup(name: str) -> str:
-    """The published LoftUp of a named backbone."""
-    features = BACKBONES[name].features
-    return next(key for key, loftup in LOFTUPS.items() if loftup.features == features)
