@@ -177,7 +177,7 @@ class ProbeRun:
         return train_probe(
             self.training.ids,
             load,
-            len(self.training.labels),
+            (len(self.training.labels), self.backbone.dim),
             self.config,
             seed=seed,
             ignore=self.training.ignore,

@@ -12,7 +12,7 @@ Shapes: N images, P pixels of each, C channels, K classes.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.upsamplers.base import Upsampler
+from models.upsamplers.base import LinearUpsampler, OwnUpsampler, Upsampler
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +89,7 @@ def pixel_features(
 def train_probe(
     images: Sequence[str],
     load: Callable[[str], tuple[np.ndarray, np.ndarray]],
-    classes: int,
+    shape: tuple[int, int],
     config: ProbeConfig,
     *,
     seed: int,
@@ -101,39 +101,35 @@ def train_probe(
     Args:
         images: ids of the training images.
         load: id -> features (P, C) and labels (P,) of its drawn pixels.
-        classes: K.
+        shape: of its weight, (K, C).
         config: see there.
         seed: of the first weights and the order of the images.
         ignore: the label of pixels that do not count.
         device: where it computes.
     """
     rng = np.random.default_rng(seed)
-    layer: nn.Linear | None = None
-    optimizer: torch.optim.Optimizer | None = None
+    layer = _first_weights(shape, seed).to(device)
+    optimizer = torch.optim.NAdam(layer.parameters(), lr=config.lr)
     for _ in range(config.epochs):
         order = rng.permutation(len(images))
         for start in range(0, len(images), config.batch):
             loaded = [load(images[i]) for i in order[start : start + config.batch]]
             features = torch.from_numpy(np.concatenate([part for part, _ in loaded])).to(device)
             labels = torch.from_numpy(np.concatenate([part for _, part in loaded])).to(device)
-            if layer is None or optimizer is None:
-                layer = _first_weights(features.shape[1], classes, seed).to(device)
-                optimizer = torch.optim.NAdam(layer.parameters(), lr=config.lr)
             if not (labels != ignore).any():
                 continue  # their mean loss would be 0 / 0
             loss = F.cross_entropy(layer(features.float()), labels.long(), ignore_index=ignore)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    assert layer is not None
     return Probe(layer.weight.detach().cpu(), layer.bias.detach().cpu())
 
 
-def _first_weights(channels: int, classes: int, seed: int) -> nn.Linear:
+def _first_weights(shape: tuple[int, int], seed: int) -> nn.Linear:
     """A 1×1 convolution's, which torch draws like a linear layer's."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return nn.Linear(channels, classes)
+        return nn.Linear(shape[1], shape[0])
 
 
 @torch.no_grad()
@@ -147,9 +143,8 @@ def probe_labels(
     """
     weight = torch.cat([probe.weight for probe in probes]).to(features.device)
     bias = torch.cat([probe.bias for probe in probes]).to(features.device)
-    height, width = guide.shape[2:]
-    size, found = (height, width), []
-    for strip in _score_strips(weight, upsampler, features, guide, size):
+    found = []
+    for strip in _score_strips(weight, upsampler, features, guide):
         scores = (strip[0] + bias[:, None, None]).unflatten(0, (len(probes), -1))
         found.append(scores.argmax(1))
     labels = torch.cat(found, dim=1).cpu().numpy()
@@ -157,10 +152,10 @@ def probe_labels(
 
 
 def _score_strips(
-    weight: Tensor, upsampler: Upsampler, features: Tensor, guide: Tensor, size: tuple[int, int]
-):
-    from models.upsamplers.base import LinearUpsampler, OwnUpsampler
-
+    weight: Tensor, upsampler: Upsampler, features: Tensor, guide: Tensor
+) -> Iterator[Tensor]:
+    """weight (Q, C) @ upsampled features, in strips (1, Q, rows, W)."""
+    size = (guide.shape[2], guide.shape[3])
     own = upsampler.own if isinstance(upsampler, OwnUpsampler) else upsampler
     if isinstance(own, LinearUpsampler):
         values = torch.einsum("qc,bchw->bqhw", weight, features)

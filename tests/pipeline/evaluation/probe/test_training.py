@@ -93,7 +93,7 @@ def test_it_learns_and_repeats_itself():
 
     def train(seed: int) -> Probe:
         config = ProbeConfig(epochs=30, lr=0.03, batch=2, pixels=60)
-        return train_probe(list(images), images.__getitem__, K, config, seed=seed, ignore=VOID)
+        return train_probe(list(images), images.__getitem__, (K, C), config, seed=seed, ignore=VOID)
 
     probe, again, other = train(0), train(0), train(1)
     torch.testing.assert_close(probe.weight, again.weight, rtol=0, atol=0)
@@ -114,7 +114,7 @@ def test_it_is_the_published_training():
         features = maps[i].flatten(1).T.half().numpy()
         return features, truth[i].flatten().numpy().astype(np.uint8)
 
-    found = train_probe(list("0123"), load, K, config, seed=7, ignore=VOID)
+    found = train_probe(list("0123"), load, (K, C), config, seed=7, ignore=VOID)
     torch.manual_seed(7)
     layer = nn.Conv2d(C, K, 1)
     optimizer = torch.optim.NAdam(layer.parameters(), lr=0.01)
@@ -129,7 +129,9 @@ def test_it_is_the_published_training():
 
 def test_void_alone_changes_nothing():
     images = {"0": (np.ones((4, C), np.float16), np.full(4, VOID, np.uint8))}
-    probe = train_probe(["0"], images.__getitem__, K, ProbeConfig(pixels=4), seed=3, ignore=VOID)
+    probe = train_probe(
+        ["0"], images.__getitem__, (K, C), ProbeConfig(pixels=4), seed=3, ignore=VOID
+    )
     assert probe.weight.isfinite().all()
 
 
