@@ -111,7 +111,7 @@ def train_probe(
     layer = _first_weights(shape, seed).to(device)
     optimizer = torch.optim.NAdam(layer.parameters(), lr=config.lr)
     for _ in range(config.epochs):
-        order = rng.permutation(len(images))
+        order = rng.permutation(len(images)).tolist()
         for start in range(0, len(images), config.batch):
             loaded = [load(images[i]) for i in order[start : start + config.batch]]
             features = torch.from_numpy(np.concatenate([part for part, _ in loaded])).to(device)
