@@ -111,9 +111,9 @@ def train_probe(
     layer = _first_weights(shape, seed).to(device)
     optimizer = torch.optim.NAdam(layer.parameters(), lr=config.lr)
     for _ in range(config.epochs):
-        order = rng.permutation(len(images)).tolist()
+        order = [images[i] for i in map(int, rng.permutation(len(images)))]
         for start in range(0, len(images), config.batch):
-            loaded = [load(images[i]) for i in order[start : start + config.batch]]
+            loaded = [load(image_id) for image_id in order[start : start + config.batch]]
             features = torch.from_numpy(np.concatenate([part for part, _ in loaded])).to(device)
             labels = torch.from_numpy(np.concatenate([part for _, part in loaded])).to(device)
             if not (labels != ignore).any():
