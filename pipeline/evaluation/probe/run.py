@@ -1,11 +1,11 @@
 """Probes of one backbone on one data set, all that is dear kept in files.
 
-    FOLDER/settings.json                  backbone, view, lists, how probes are trained
-    FOLDER/features/<id>.npy              (C, h, w) float16, before upsampling
-    FOLDER/<upsampler>/settings.json      upsampler, its weights and code
-    FOLDER/<upsampler>/pixels/<id>.npy    (P, C) float16, upsampled features of drawn pixels
-    FOLDER/<upsampler>/probe_<seed>.npz   trained on them
-    FOLDER/<upsampler>/scores/<id>.npz    counts of all probes and seeds on a test image
+    FOLDER/settings.json                         backbone, view, lists, pixels drawn
+    FOLDER/features/<id>.npy                     (C, h, w) float16, before upsampling
+    FOLDER/<upsampler>/settings.json             upsampler, its weights and code
+    FOLDER/<upsampler>/pixels/<id>.npy           (P, C) float16, upsampled features of drawn pixels
+    FOLDER/<upsampler>/<training>/<seed>.npz     probe trained on them
+    FOLDER/<upsampler>/<training>/scores/…/<id>.npz    counts on a test image, of all seeds
 
 Every file is there whole or not at all: an interrupted run goes on with what is missing.
 Shapes: C channels, h×w cells, P pixels.
@@ -13,7 +13,6 @@ Shapes: C channels, h×w cells, P pixels.
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import sys
 from collections.abc import Callable, Sequence
@@ -104,8 +103,7 @@ class ProbeRun:
             "training": [str(training.root), training.split, len(training.ids)],
             "test": [str(test.root), test.split, len(test.ids)],
             "view": view.side or "whole",
-            "probe": dataclasses.asdict(config),
-            "seeds": list(self.seeds),
+            "pixels": config.pixels,
         }
         claim_folder(folder, settings, taken=(folder / "features").exists(), what="features")
 
@@ -116,11 +114,11 @@ class ProbeRun:
             ValueError, FileNotFoundError: an image or label map cannot be read; the upsampler's
                 folder holds results of other settings.
         """
-        place = self.folder / arm.name
+        place = self._trained(arm) / "scores" / "_".join(map(str, self.seeds))
         probes = [*self._probes(arm), *self._probes(NONE)]
         images = []
         for image_id in self._progress(self.test, f"{arm.name}: test"):
-            file = place / "scores" / f"{image_id}.npz"
+            file = place / f"{image_id}.npz"
             if not file.exists():
                 self._write(file, self._counts(image_id, arm.upsampler, probes))
             images.append(_read_counts(file, len(probes)))
@@ -144,12 +142,18 @@ class ProbeRun:
         stored = torch.from_numpy(np.load(file)).to(device).float()
         return stored[None], guide, truth
 
+    def _trained(self, arm: NamedUpsampler) -> Path:
+        """The folder of an upsampler's probes."""
+        config = self.config
+        name = f"{config.epochs}_epochs_lr_{config.lr:g}_batch_{config.batch}"
+        return self.folder / arm.name / name
+
     def _probes(self, arm: NamedUpsampler) -> list[Probe]:
         """Of each seed, on this upsampler's output."""
         place, probes = self.folder / arm.name, []
         claim_folder(place, arm.record(), taken=(place / "pixels").exists(), what="probes")
         for seed in self.seeds:
-            file = place / f"probe_{seed}.npz"
+            file = self._trained(arm) / f"{seed}.npz"
             if not file.exists():
                 probe = self._train(arm, seed)
                 arrays = {"weight": probe.weight.numpy(), "bias": probe.bias.numpy()}

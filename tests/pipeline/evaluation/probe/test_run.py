@@ -76,8 +76,9 @@ def test_own_and_low_res(folder, backbone):
 def test_it_goes_on_where_it_stopped(folder, backbone, monkeypatch):
     first = run(folder, backbone).score(BILINEAR)
     place = folder / "out" / "bilinear"
-    (place / "scores" / "test" / "1.npz").unlink()
-    (place / "probe_1.npz").unlink()
+    trained = place / "20_epochs_lr_0.05_batch_2"
+    (trained / "scores" / "0_1" / "test" / "1.npz").unlink()
+    (trained / "1.npz").unlink()
     (place / "pixels" / "train" / "2.npy").unlink()
     kept = (place / "pixels" / "train" / "1.npy").stat().st_mtime_ns
     second = run(folder, backbone).score(BILINEAR)
@@ -91,10 +92,18 @@ def test_it_goes_on_where_it_stopped(folder, backbone, monkeypatch):
     run(folder, backbone).score(BILINEAR)
 
 
+def test_other_trainings_share_features_and_pixels(folder, backbone, monkeypatch):
+    run(folder, backbone).score(BILINEAR)
+    monkeypatch.setattr("pipeline.evaluation.probe.run.view_features", pytest.fail)
+    monkeypatch.setattr("pipeline.evaluation.probe.run.pixel_features", pytest.fail)
+    short = run(folder, backbone, epochs=1, lr=1e-6).score(BILINEAR)
+    assert iou(short["own"]) < 0.9
+
+
 def test_other_settings_are_refused(folder, backbone):
     run(folder, backbone).score(BILINEAR)
-    with pytest.raises(ValueError, match=r"probe\.epochs: 20, now 3"):
-        run(folder, backbone, epochs=3)
+    with pytest.raises(ValueError, match=r"pixels: 300, now 9"):
+        run(folder, backbone, pixels=9)
     other = NamedUpsampler(name="bilinear", upsampler=Negative())
     with pytest.raises(ValueError, match="made with other settings"):
         run(folder, backbone).score(other)
