@@ -79,6 +79,10 @@ UPSAMPLERS: dict[str, UpsamplerRow] = {
         meaning="word scores upsampled by joint bilateral upsampling",
         build="models.upsamplers.joint_bilateral:JointBilateral",
     ),
+    "segments": UpsamplerRow(
+        meaning="word scores by joint bilateral upsampling, averaged over segments of the image",
+        build="models.upsamplers.segment_means:SegmentMeans",
+    ),
     "guided": UpsamplerRow(
         meaning="word scores upsampled bilinearly, then by the guided filter",
         build="models.upsamplers.guided_filter:GuidedFilter",
