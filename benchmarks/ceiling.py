@@ -73,7 +73,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--images", type=Path, help="folder of photographs (default: rendered scenes)")
     add("--labels", type=Path, help="folder of their label PNGs: same places, 255 is void")
     add("--segments", action="store_true",
-        help="labels number the segments of one image: scored per image, then averaged")  # fmt: skip
+        help="labels number the segments of one image: scored image by image")  # fmt: skip
     add("--stride", type=int, nargs="+", metavar="PIXELS", default=list(STRIDES),
         help=f"side of a cell (default: {' '.join(map(str, STRIDES))})")  # fmt: skip
     add("--upsamplers", nargs="+", metavar="NAME", default=list(DEFAULT),

@@ -4,7 +4,8 @@ Joint bilateral upsampling says what a pixel is by its colour alone; on photogra
 noisy, that leaves speckles where a network is unsure. So the guide is segmented at several scales
 (Felzenszwalb & Huttenlocher, "Efficient graph-based image segmentation", IJCV 2004), every segment
 takes the mean of what joint bilateral upsampling gives its pixels, and a pixel the mean over the
-segmentations that hold it: nested regions vote, and edges that several scales agree on are sharp.
+segments that hold it, mixed with its own value: nested regions vote, and edges that several scales
+agree on are sharp.
 
 Linear in the values: weights come from the guide alone.
 
@@ -21,8 +22,8 @@ from .joint_bilateral import joint_bilateral_strips
 
 SCALES = (25.0, 50.0, 100.0, 200.0)  # of the segmentations: higher, larger segments
 SIGMA = 0.5  # pixels, of the blur before
-MIN_SIZE = 30  # pixels of the least segment
-_STRIP_ROWS = 64  # given out at once
+MIN_SIZE = 15  # pixels of the least segment
+SHARE = 0.5  # of the segments in the result; the rest is joint bilateral upsampling itself
 
 
 class SegmentMeans(LinearUpsampler):
@@ -46,10 +47,11 @@ def segment_mean_strips(values: Tensor, guide: Tensor) -> Iterator[Tensor]:
     Yields:
         (B, V, rows, W), from top to bottom.
     """
-    images = [_means(*pair) for pair in zip(values.split(1), guide.split(1), strict=True)]
-    for top in range(0, guide.shape[2], _STRIP_ROWS):
-        rows = slice(top, top + _STRIP_ROWS)
-        yield torch.stack([_mix(means, segments[:, rows]) for means, segments in images])
+    images = [
+        _mixed(value, image) for value, image in zip(values.split(1), guide.split(1), strict=True)
+    ]
+    for strips in zip(*images, strict=True):
+        yield torch.cat(strips)
 
 
 def segment(guide: Tensor) -> Tensor:
@@ -75,8 +77,13 @@ def _means(value: Tensor, image: Tensor) -> tuple[list[Tensor], Tensor]:
     return [total / count for total, count in zip(sums, counts, strict=True)], segments
 
 
-def _mix(means: list[Tensor], segments: Tensor) -> Tensor:
-    """(V, rows, W): the mean over the maps of what their segments have."""
-    found = sum(table[:, rows] for table, rows in zip(means, segments, strict=True))
-    assert isinstance(found, Tensor)
-    return found / len(means)
+def _mixed(value: Tensor, image: Tensor) -> Iterator[Tensor]:
+    """The strips of one image."""
+    means, segments = _means(value, image)
+    top = 0
+    for strip in joint_bilateral_strips(value, image):
+        mixed = strip * (1 - SHARE)
+        for table, numbers in zip(means, segments, strict=True):
+            mixed += table[:, numbers[top : top + strip.shape[2]]] * (SHARE / len(means))
+        top += strip.shape[2]
+        yield mixed
