@@ -9,6 +9,11 @@ from typing import Any, NoReturn
 from .. import __version__
 
 
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """--version, without anything loaded for it."""
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+
+
 class Parser(argparse.ArgumentParser):
     """Reports bad options as the programs report all bad input: one line, exit code 2."""
 
@@ -16,7 +21,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             description=description, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+        add_version(self)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {' '.join(message.split())}; see --help\n")
