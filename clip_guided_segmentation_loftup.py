@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 IGNORED = (
     *SETTINGS,
     Needs(LOFTUP, lambda args: args.use_loftup or args.upsampler == "loftup", "--use-loftup"),
-    Needs(("overwrite",), lambda args: is_several(args.image), "several images, or a folder"),
+    Needs(("overwrite",), lambda args: isinstance(args.image, list), "several images, or a folder"),
 )
 
 
@@ -88,12 +88,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    return run_main(_run_any, args)
-
-
-def _run_any(args: argparse.Namespace) -> int:
-    refuse_ignored(args, IGNORED)
-    return (_run_folder if is_several(args.image) else _run)(args)
+    return run_main(_run_folder if is_several(args.image) else _run, args)
 
 
 def _run_folder(args: argparse.Namespace) -> int:
@@ -114,12 +109,14 @@ def _run_folder(args: argparse.Namespace) -> int:
     files = find_images(args.image, args.output, args.save_heatmaps, unread)
     args.upsampler = choose_upsampler(args)
     args.preset = args.preset or "vit-b16"
+    config = config_from_args(args)
+    refuse_ignored(args, IGNORED)
     vocabulary = read_vocabulary(args)
     say_limits(args)
     if args.export:
         pictures = [(_export_name(file.path, file.name), file.path) for file in files]
         _export(args, vocabulary.class_names).check(pictures)
-    segmenter = _load(args, config_from_args(args))
+    segmenter = _load(args, config)
     outcomes = segment_folder(
         segmenter,
         files,
@@ -219,6 +216,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.save_label_map and args.save_label_map.suffix.lower() != ".png":
         raise ValueError(f"--save-label-map {args.save_label_map}: its name must end in .png")
     args.upsampler = choose_upsampler(args)
+    config = config_from_args(args)
+    refuse_ignored(args, IGNORED)
     vocabulary = read_vocabulary(args)
     if args.export:
         _export(args, vocabulary.class_names).check([(args.image.name, args.image)])
@@ -229,7 +228,7 @@ def _run(args: argparse.Namespace) -> int:
     from pipeline.exports.heatmaps import save_heatmaps
     from pipeline.found import say_nothing_found, say_what_is_missing
 
-    segmenter = _load(args, config_from_args(args))
+    segmenter = _load(args, config)
     result = segmenter.segment(
         image, vocabulary, image_path=str(args.image), keep_probs=args.save_heatmaps is not None
     )

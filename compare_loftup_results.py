@@ -84,13 +84,13 @@ def _run(args: argparse.Namespace) -> int:
     from pipeline.files.atomic import write_each
 
     # All bad input is refused before the long work.
-    refuse_ignored(args, IGNORED)
     picture_format(args.output)
     json_path = args.save_json or args.output.with_suffix(".json")
     check_outputs({"--output": args.output, "--save-json": json_path}, args.image)
+    config = config_from_args(args)
+    refuse_ignored(args, IGNORED)
     vocabulary = read_vocabulary(args)
     image = load_image(args.image)
-    config = config_from_args(args)
     upsamplers = _upsamplers(args)
     for upsampler in upsamplers:  # refuses unknown ones
         config.changed(upsampler=upsampler, upsampled=args.upsampled)
