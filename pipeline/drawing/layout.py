@@ -73,7 +73,7 @@ def notes(
     """
     lines = []
     if limits:
-        lines += wrap(limits[0].upper() + limits[1:] + ".", width)
+        lines += wrap(f"{limits}.", width)
     if missing:
         lines += wrap("Not found: " + ", ".join(shorten(name, 32) for name in missing), width)
     if sources:
