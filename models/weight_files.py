@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from .device import is_out_of_memory
-from .presets import Source
+from .presets import PRESETS, Source
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,8 @@ def resolve(source: Source) -> Path:
     raise WeightsNotFoundError(
         f"weights missing: {source} is not in the Hugging Face cache ({constants.HF_HUB_CACHE}) "
         f"and could not be downloaded ({why}); run `python scripts/download_weights.py` with "
-        "network, copy the cache from a machine that has it, or use --preset tiny"
+        "network, or copy the cache from a machine that has it (--preset tiny needs no download, "
+        f"but knows {PRESETS['tiny'].knows})"
     )
 
 
