@@ -80,6 +80,7 @@ class Preset:
     protocol: str | Protocol  # key of models.protocols.PROTOCOLS, or one of its own
     loftup_share: float  # weight of LoftUp's scores against bilinear ones, 1 is LoftUp alone
     text_space: str  # how LoftUp's output is compared with text: "restored" or "channel_norm"
+    knows: str = ""  # the only pictures that its results mean something for; "" is any
 
 
 def _hub_loftup(name: str, features: str, dim: int, patch: int) -> LoftUpPreset:
@@ -149,6 +150,7 @@ PRESETS: dict[str, Preset] = {
         protocol="tiny",
         loftup_share=0.5,  # measured best, see benchmarks/README.md
         text_space="restored",
+        knows="drawn scenes only, no photographs",
     ),
 }
 
