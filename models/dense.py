@@ -239,6 +239,7 @@ class Dense:
                 window=self.protocol.window,
                 stride=self.protocol.stride,
                 batch=self.networks.batch,
+                drop_remainder=self.protocol.drop_remainder,
             )
         return EncodedImage(image=pixels, windows=windows, seconds=clock(self.device) - start)
 
@@ -311,13 +312,19 @@ class Dense:
 
         They must be of the kind that this step's `upsampled` makes.
         """
+        from torch.nn import functional as F
+
         from .device import clock
         from .pamr import pamr
         from .scoring import apply_area_threshold, class_probabilities_at, to_labels, vote_by_masks
 
         start, protocol = clock(self.device), self.protocol
         if self.config.use_pamr or protocol.pamr:
-            scores = pamr(encoded.windows.image, scores[None], PAMR_STEPS, PAMR_DILATIONS)[0]
+            image, scores = encoded.windows.image, scores[None]
+            if protocol.pamr_original:
+                image = F.interpolate(image, encoded.size, mode="bilinear")
+                scores = F.interpolate(scores, encoded.size, mode="bilinear")
+            scores = pamr(image, scores, PAMR_STEPS, PAMR_DILATIONS)[0]
         probs = class_probabilities_at(
             encoded.size,
             scores,

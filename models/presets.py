@@ -80,6 +80,7 @@ class Preset:
     protocol: str | Protocol  # key of models.protocols.PROTOCOLS, or one of its own
     loftup_share: float  # weight of LoftUp's scores against bilinear ones, 1 is LoftUp alone
     text_space: str  # how LoftUp's output is compared with text: "restored" or "channel_norm"
+    knows: str = ""  # the only pictures that its results mean something for; "" is any
 
 
 def _hub_loftup(name: str, features: str, dim: int, patch: int) -> LoftUpPreset:
@@ -110,6 +111,10 @@ ANYUPS: dict[str, Source] = {
     "anyup_paper": Source(url=f"{_ANYUP}/checkpoint/anyup_paper.pth"),
 }
 DEFAULT_ANYUP = "anyup_multi_backbone"  # trained on CLIP's features among others
+
+_NAF = "https://github.com/valeoai/NAF/releases/download/model"
+NAFS: dict[str, Source] = {"naf_release": Source(url=f"{_NAF}/naf_release.pth")}
+DEFAULT_NAF = "naf_release"  # fits the features of any backbone
 
 PRESETS: dict[str, Preset] = {
     "vit-b16": Preset(
@@ -145,6 +150,7 @@ PRESETS: dict[str, Preset] = {
         protocol="tiny",
         loftup_share=0.5,  # measured best, see benchmarks/README.md
         text_space="restored",
+        knows="drawn scenes only, no photographs",
     ),
 }
 

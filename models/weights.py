@@ -12,7 +12,17 @@ from torch import Tensor, nn
 
 from .anyup.network import AnyUp
 from .loftup.network import LoftUp
-from .presets import ANYUPS, DEFAULT_ANYUP, LOFTUPS, ClipPreset, SamPreset, Source
+from .naf.network import NAF
+from .presets import (
+    ANYUPS,
+    DEFAULT_ANYUP,
+    DEFAULT_NAF,
+    LOFTUPS,
+    NAFS,
+    ClipPreset,
+    SamPreset,
+    Source,
+)
 from .weight_files import WeightsError, read_state_dict, resolve
 
 Tokenizer = Callable[[list[str]], Tensor]  # texts -> (N, context) int64
@@ -63,9 +73,9 @@ def load_clip(preset: ClipPreset) -> tuple[nn.Module, Tokenizer]:
     path = resolve(preset.source)
     state = read_state_dict(path)  # before the build: that takes seconds
     clip, tokenizer = build_clip(preset.architecture)
-    # OpenAI's own dicts carry three numbers beside the tensors of the network.
-    for name in ("input_resolution", "context_length", "vocab_size"):
-        state.pop(name, None)
+    # OpenAI's own files carry three numbers and masks beside the tensors of the network.
+    beside = ("input_resolution", "context_length", "vocab_size", "attn_mask")
+    state = {k: v for k, v in state.items() if k.rpartition(".")[2] not in beside}
     load_strictly(clip, state, path)
     return clip.eval().requires_grad_(False), tokenizer
 
@@ -115,7 +125,7 @@ def load_loftup(name_or_path: str | os.PathLike) -> LoftUp:
     state = read_state_dict(path)
     norm = state.get("channelnorm.norm.weight")
     if norm is None:
-        raise WeightsError(f"checkpoint {path} is no LoftUp: it has no channelnorm.norm.weight")
+        raise WeightsError(_why_no_loftup(path, state))
     if preset is not None and len(norm) != preset.dim:
         raise WeightsError(
             f"checkpoint {path} upsamples {len(norm)} channels, {name_or_path} has {preset.dim}"
@@ -123,6 +133,16 @@ def load_loftup(name_or_path: str | os.PathLike) -> LoftUp:
     loftup = LoftUp(len(norm))
     load_strictly(loftup, state, path)
     return loftup.eval().requires_grad_(False)
+
+
+def _why_no_loftup(path: Path, state: dict[str, Tensor]) -> str:
+    if any(key.endswith("fourier_feat.1.biases") for key in state):
+        return (
+            f"checkpoint {path} is a LoftUp without its channel norm, as the published training "
+            "scripts write it; the released ones have channelnorm.norm.weight and .bias: give one "
+            "of these, or train one with scripts/train_loftup.py"
+        )
+    return f"checkpoint {path} is no LoftUp: it has no channelnorm.norm.weight"
 
 
 def _named_or_given(
@@ -141,6 +161,15 @@ def _named_or_given(
     return path
 
 
+def _addressed_or_given(
+    name_or_path: str | os.PathLike, sources: dict[str, Source], what: str
+) -> Path:
+    """The file at an address, of one of the names in `sources`, or else the path itself."""
+    if str(name_or_path).startswith(("http://", "https://")):
+        return resolve(Source(url=str(name_or_path)))
+    return _named_or_given(name_or_path, sources, what, "path or address")
+
+
 def load_anyup(name_or_path: str | os.PathLike = DEFAULT_ANYUP) -> AnyUp:
     """AnyUp in eval mode on the CPU, from one of `models.presets.ANYUPS`, an address or a file.
 
@@ -148,10 +177,7 @@ def load_anyup(name_or_path: str | os.PathLike = DEFAULT_ANYUP) -> AnyUp:
         WeightsNotFoundError, WeightsError: see `resolve`, `read_state_dict`, `load_strictly`.
         ValueError: neither a known name nor an address nor an existing file.
     """
-    if str(name_or_path).startswith(("http://", "https://")):
-        path = resolve(Source(url=str(name_or_path)))
-    else:
-        path = _named_or_given(name_or_path, ANYUPS, "AnyUp", "path or address")
+    path = _addressed_or_given(name_or_path, ANYUPS, "AnyUp")
     state = read_state_dict(path)
     first = state.get("image_encoder.0.weight")
     if first is None:
@@ -159,6 +185,25 @@ def load_anyup(name_or_path: str | os.PathLike = DEFAULT_ANYUP) -> AnyUp:
     anyup = AnyUp(len(first))
     load_strictly(anyup, state, path)
     return anyup.eval().requires_grad_(False)
+
+
+def load_naf(name_or_path: str | os.PathLike = DEFAULT_NAF) -> NAF:
+    """NAF in eval mode on the CPU, from one of `models.presets.NAFS`, an address or a file.
+
+    Raises:
+        WeightsNotFoundError, WeightsError: see `resolve`, `read_state_dict`, `load_strictly`.
+        ValueError: neither a known name nor an address nor an existing file.
+    """
+    path = _addressed_or_given(name_or_path, NAFS, "NAF")
+    state = read_state_dict(path)
+    first = state.get("image_encoder.sem_encoder.0.weight")
+    if first is None:
+        raise WeightsError(
+            f"checkpoint {path} is no NAF: it has no image_encoder.sem_encoder.0.weight"
+        )
+    naf = NAF(2 * len(first))
+    load_strictly(naf, state, path)
+    return naf.eval().requires_grad_(False)
 
 
 def load_sam2(

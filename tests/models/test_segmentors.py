@@ -10,9 +10,11 @@ from PIL import Image
 from torch.nn import functional as F
 
 from models import dense, scoring, windows
+from models.clip_dense import dense_features
 from models.dense import DenseResult
 from models.device import fast_bfloat16
 from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
+from models.pamr import pamr
 from models.presets import Preset, Source
 from models.sam2_masks import Sam2Masks
 from models.sclip_segmentor import SCLIPSegmentor
@@ -252,10 +254,47 @@ def test_the_protocol_asks_for_pamr(sharp, sclip, image, monkeypatch):
     assert not np.array_equal(asked, sclip.dense(image, vocabulary).probs)
 
 
+def test_pamr_works_at_the_original_size_unless_told_otherwise(sharp, sclip, image, monkeypatch):
+    """As published: scores and image are resized first, each bilinearly."""
+    monkeypatch.setattr(dense, "PAMR_DILATIONS", (1,))
+    vocabulary = Vocabulary.parse(NAMES)
+    segmentor = sclip.with_config(use_pamr=True)
+    encoded = segmentor.encode(image)
+    scores = segmentor.scores(encoded, vocabulary)
+    guide, large = (
+        F.interpolate(x, (HEIGHT, WIDTH), mode="bilinear")
+        for x in (encoded.windows.image, scores[None])
+    )
+    refined = pamr(guide, large, dense.PAMR_STEPS, (1,))[0]
+    plain = sclip.with_config(use_pamr=False).classify(refined, encoded, vocabulary)
+    found = segmentor.classify(scores, encoded, vocabulary)
+    assert np.abs(found.probs - plain.probs).max() < 1e-6
+    resized = dataclasses.replace(sharp.protocol, pamr_original=False)
+    other = segmentor.with_config(protocol=resized).classify(scores, encoded, vocabulary)
+    assert np.abs(found.probs - other.probs).max() > 1e-4
+
+
 @pytest.mark.parametrize("attention", ["vanilla", "maskclip"])
 def test_attention_is_passed_on(sharp, image, of_sclip, attention):
     segmentor = SCLIPSegmentor("cpu", preset=sharp, attention=attention)
     assert not torch.equal(predict_all(segmentor, image)[2], of_sclip[2])
+
+
+def test_statistics_are_what_clip_is_fed(sclip, image):
+    """ImageNet's reach its windows; a guide in RGB stays the image."""
+    changed = sclip.with_config(statistics="imagenet")
+    own, encoded = sclip.encode(image).windows, changed.encode(image).windows
+    pixels = sclip._guide(own.image)
+    torch.testing.assert_close(changed._guide(encoded.image), pixels)
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    torch.testing.assert_close(encoded.image, (pixels - mean) / std)
+    row, column = encoded.slices[1]
+    expected = dense_features(sclip.networks.network("clip"), encoded.image[:, :, row, column])
+    torch.testing.assert_close(encoded.features[1:2], expected)
+    assert not torch.allclose(encoded.features, own.features, atol=1e-3)
+    with pytest.raises(ValueError, match="unknown statistics 'own'; valid: clip, imagenet"):
+        sclip.with_config(statistics="own")
 
 
 def test_text_space(sharp, image, loftup, of_loftup):
