@@ -10,7 +10,8 @@ The protocol is LoftUp's and FeatUp's: a 1×1 convolution, batches of 8 images, 
 epochs, on the middle square of 224 pixels (--crop 224) or on whole images. Two probes are scored:
 "own" is trained on the upsampler's output, "low-res" on the features before upsampling, every pixel
 with those of its patch. An upsampler that leaves the features' space fails the second, as it
-would fail a text vector. Intervals are 95 %, of a paired bootstrap over the test images.
+would fail a text vector. Differences are to bilinear by the same probe, their intervals 95 %, of a
+paired bootstrap over the test images.
 
 Features, pixels, probes and scores are kept in --output: a run that is stopped goes on there. It
 writes report.md and results.json; the last line printed is the JSON.
@@ -105,13 +106,10 @@ def _run(args: argparse.Namespace) -> int:
         upsamplers = [_upsampler(name, backbone, device) for name in names]
         folder = args.output / _file_name(backbone.name)
         run = ProbeRun(folder, backbone, training, test, View(args.crop), config, args.seeds)
-        arms = {}
-        for upsampler in upsamplers:
-            found = run.score(upsampler)
-            arms |= {f"{upsampler.name} / {probe}": found[probe] for probe in PROBES}
-        results[backbone.name] = {
-            "weights": Path(backbone.weights).name,
-            "arms": summarize(arms, f"{BASELINE} / own"),
+        found = {upsampler.name: run.score(upsampler) for upsampler in upsamplers}
+        results[backbone.name] = {"weights": Path(backbone.weights).name} | {
+            probe: summarize({name: found[name][probe] for name in found}, BASELINE)
+            for probe in PROBES
         }
     about = {
         "training": f"{args.train}, {len(training.ids)} images",

@@ -33,14 +33,15 @@ def test_one_command(scenes, tmp_path, capsys):
     data = json.loads(printed.splitlines()[-1])
     assert data == json.loads((tmp_path / "out" / "results.json").read_text())
     (found,) = data["backbones"].values()
-    arms = found["arms"]
-    assert set(arms) == {f"{u} / {p}" for u in ("bilinear", "none", "plain")
-                         for p in ("own", "low-res")}  # fmt: skip
-    assert arms["none / own"]["mIoU"] == arms["none / low-res"]["mIoU"]
-    # The same upsampler by another way, on other 16-bit roundings.
-    mine, ours = (arms[f"{name} / own"]["mIoU"]["value"] for name in ("plain", "bilinear"))
-    assert mine == pytest.approx(ours, abs=0.5)
-    assert np.isfinite(ours) and len(arms["none / own"]["mIoU"]["seeds"]) == 2
+    own, low_res = found["own"], found["low-res"]
+    assert set(own) == set(low_res) == {"bilinear", "none", "plain"}
+    assert own["none"]["mIoU"]["seeds"] == low_res["none"]["mIoU"]["seeds"]
+    assert len(own["none"]["mIoU"]["seeds"]) == 2
+    for arms in (own, low_res):
+        assert arms["bilinear"]["mIoU"]["difference"] == [0, 0, 0]
+        # The same upsampler by another way, on other 16-bit roundings.
+        mine, ours = (arms[name]["mIoU"]["value"] for name in ("plain", "bilinear"))
+        assert np.isfinite(ours) and mine == pytest.approx(ours, abs=0.5)
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "| plain | low-res |" in report and "middle 64 px" in report
     assert all(row.source in report for row in PUBLISHED)
