@@ -18,6 +18,7 @@ def setting(
     least: float | None = None,
     greatest: float | None = None,
     whose: str = "",
+    alias: str = "",
 ) -> Any:
     """A field of a configuration.
 
@@ -27,8 +28,10 @@ def setting(
         choices: the values there are.
         least, greatest: its range, both included.
         whose: who settles it where it is None, for the help: "the preset's".
+        alias: a second name of its option.
     """
-    metadata = {"help": text, "choices": tuple(choices), "range": (least, greatest), "whose": whose}
+    metadata = {"help": text, "choices": tuple(choices), "range": (least, greatest)}
+    metadata |= {"whose": whose, "alias": alias}
     return dataclasses.field(default=default, metadata=metadata)
 
 
