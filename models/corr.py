@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .clip_dense import head_values, last, queries_keys_values
-from .dense_methods.settings import Given, MethodSettings
+from .dense_methods.settings import Given
 from .proxy_attention import attend, finish_values, mean_similarity, to_patches, unit_cells
+from .regions import NO_REGION, resize_regions
 
 SHARPNESS = 4.0  # factor on the similarity
-NO_REGION = -1
 _SPATIAL_BLOCKS = {12: 5, 24: 12, 32: 28}  # blocks of CLIP -> N of them in the spatial branch
 
 
@@ -156,14 +156,14 @@ def _semantic(
     What is in no region is one more. Copies are seen by nobody, so the other tokens are those that
     the trunk has made already.
     """
-    small = _nearest(regions, grid).flatten() - NO_REGION
+    small = resize_regions(regions, grid).flatten() - NO_REGION
     count = int(regions.max()) + 1 - NO_REGION
     numbers = torch.arange(count, device=regions.device)[:, None]
     seen = F.pad(small == numbers, (1, 0), value=True)  # (R, T): the class token and its patches
     copies = states[0][:, :1].expand(-1, count, -1)  # (1, R, D)
     for block, tokens in zip(visual.transformer.resblocks, states, strict=True):
         copies = _attend_to(block, copies, tokens, seen)
-    shown = _nearest(small.view(grid), tuple(regions.shape)).flatten()
+    shown = resize_regions(small.view(grid), tuple(regions.shape)).flatten()
     return visual.ln_post(copies[0])[shown]
 
 
@@ -174,8 +174,3 @@ def _attend_to(block: torch.nn.Module, copies: Tensor, tokens: Tensor, seen: Ten
     attended = block.attn.out_proj(mixed.transpose(1, 2).flatten(2))
     copies = copies + block.ls_1(attended)
     return copies + block.ls_2(block.mlp(block.ln_2(copies)))
-
-
-def _nearest(regions: Tensor, size: tuple[int, ...]) -> Tensor:
-    """A region map (h, w) resized."""
-    return F.interpolate(regions[None, None].float(), size, mode="nearest")[0, 0].long()

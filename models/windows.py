@@ -119,6 +119,7 @@ def encode_windows(
     window: int | None = 224,
     stride: int = 112,
     batch: int = 8,
+    regions: Tensor | None = None,
 ) -> WindowFeatures:
     """Dense features of every window of an image.
 
@@ -128,6 +129,7 @@ def encode_windows(
             no multiple of the patch (small images) are padded with `pad_to_multiple`.
         window, stride: pixels; window None takes the whole image at once.
         batch: windows encoded, and later scored, at once; bounds the memory, not the result.
+        regions: (H, W) of the image, for a backbone that needs them; it is shown each window's.
     """
     if image.ndim != 4 or image.shape[:2] != (1, 3) or 0 in image.shape:
         raise ValueError(f"image must have shape (1, 3, H, W), got {tuple(image.shape)}")
@@ -135,10 +137,16 @@ def encode_windows(
         raise ValueError(f"batch must be at least 1, got {batch}")
     patch = (backbone.patch, backbone.patch)
     slices = window_slices((image.shape[2], image.shape[3]), window, stride)
-    features = [
-        backbone.encode(_cut(image, slices[start : start + batch], patch))
-        for start in range(0, len(slices), batch)
-    ]
+    given = [image]
+    if backbone.regions:
+        assert regions is not None, "the backbone needs them"
+        given.append(regions[None, None].float())  # ids are exact up to 2^24
+    features = []
+    for start in range(0, len(slices), batch):
+        windows = [_cut(x, slices[start : start + batch], patch) for x in given]
+        if backbone.regions:
+            windows[1] = windows[1][:, 0].long()
+        features.append(backbone.encode(*windows))
     return WindowFeatures(
         image=image,
         slices=slices,
@@ -184,18 +192,22 @@ def sliding_scores(windows: WindowFeatures, scorer: Scorer) -> Tensor:
 def stitch_features(windows: WindowFeatures) -> Tensor:
     """One feature grid for the whole image, (1, C, ⌈H/patch⌉, ⌈W/patch⌉).
 
-    Cell (i, j) is the mean over the windows that hold its centre. A window whose start is no
-    multiple of the patch (the last one, shifted back) is read bilinearly between its own patch
-    centres, at its edge from the outermost one. The centre of a last cell that sticks out of the
+    Where windows have another grid than that of patches, cells are of its size, as nearly as whole
+    ones fill the image. Cell (i, j) is the mean over the windows that hold its centre. A window
+    whose start is no multiple of the cell (the last one, shifted back) is read bilinearly between
+    its own cells' centres, at its edge from the outermost one. The centre of a last cell that sticks out of the
     image counts as held by the windows that hold the last pixel. The grid belongs to
     `pad_to_multiple(windows.image)`.
     """
-    sizes = windows.image.shape[2:]
-    tokens = windows.features.shape[2:]
     total = count = torch.zeros((), device=windows.features.device)
     for slices, features in zip(windows.slices, windows.features.float(), strict=True):
         rows, columns = (
-            _cell_weights(sizes[axis], slices[axis], tokens[axis], windows.patch[axis]).to(features)
+            _cell_weights(
+                windows.image.shape[2 + axis],
+                slices[axis],
+                features.shape[1 + axis],
+                windows.patch[axis],
+            ).to(features)
             for axis in (0, 1)
         )
         total = total + torch.einsum("ih,chw,jw->cij", rows, features, columns)
@@ -208,11 +220,13 @@ def _cell_weights(length: int, window: slice, tokens: int, patch: int) -> Tensor
 
     A row holds the linear interpolation of its cell's centre; zeros if the window lacks it.
     """
-    cells = -(-length // patch)
-    centres = (torch.arange(cells) + 0.5) * patch
+    padded, side = (-(-n // patch) * patch for n in (length, window.stop - window.start))
+    cell = side / tokens  # pixels; a patch, unless a second network has another grid
+    cells = max(1, round(padded / cell))
+    centres = (torch.arange(cells) + 0.5) * (padded / cells)
     held = centres.clamp_max(length - 0.5)
     inside = (window.start <= held) & (held < window.stop)
-    position = ((centres - window.start) / patch - 0.5).clamp(0, tokens - 1)
+    position = ((centres - window.start) / cell - 0.5).clamp(0, tokens - 1)
     distance = (position[:, None] - torch.arange(tokens)).abs()
     return (1 - distance).clamp_min(0) * inside[:, None]
 

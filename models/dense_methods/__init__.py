@@ -27,6 +27,7 @@ class DenseMethod:
             `Given`) -> (B, C, h', w').
         proxy: it is given the features of a second network, of the setting `proxy`.
         regions: it is given regions of the image, of the setting `regions`.
+        correction: its labels are corrected by regions unless the setting says otherwise.
     """
 
     meaning: str
@@ -34,6 +35,7 @@ class DenseMethod:
     features: str = ""
     proxy: bool = False
     regions: bool = False
+    correction: bool = False
 
     def load(self) -> Callable[..., Tensor]:
         return load_place(self.block or self.features)
@@ -66,6 +68,7 @@ METHODS: dict[str, DenseMethod] = {
         features="models.corr:corr",
         proxy=True,
         regions=True,
+        correction=True,
     ),
 }
 

@@ -130,6 +130,46 @@ def _check_kind(row: UpsamplerRow, weights: str, features: str) -> None:
         loftup_for(features, weights)
 
 
+def upsampler_for(
+    name: str, features: str, dim: int, weights: Weights | None, device: torch.device
+) -> tuple[Upsampler, nn.Module | None]:
+    """An upsampler for the features of a network other than the preset's CLIP.
+
+    Args:
+        name: key of `UPSAMPLERS`.
+        features: their kind.
+        dim: their width C.
+        weights: name or file; None takes those that were published for the features.
+        device: where its network goes.
+
+    Returns:
+        It, and its trained network, if it has one.
+
+    Raises:
+        ValueError: weights for other features, or none are published for these.
+        WeightsNotFoundError, WeightsError: see `models.weight_files`.
+    """
+    import torch
+
+    row = get_row(name)
+    if not row.network:
+        return row.make(None, "", torch.float32), None
+    chosen = str(weights or row.default)
+    if not chosen:
+        fitting = (k for k, loftup in LOFTUPS.items() if loftup.features == features)
+        chosen = next(fitting, "")
+    if not chosen:
+        raise ValueError(
+            f"no {name} is published for {features} features: give its weights, or take another "
+            "proxy_upsampler"
+        )
+    _check_kind(row, chosen, features)
+    network = row.load(chosen).to(device)
+    check_width(f"{name} {chosen}", network, dim, features)
+    # Its own space: places are compared with each other, not with words.
+    return row.make(network, "channel_norm", torch.float32), network
+
+
 def check_width(name: str, network: nn.Module, dim: int, whose: str) -> None:
     """Refuse a trained network for features of another width than `dim`.
 
