@@ -149,7 +149,11 @@ def trunk_states(visual: VisionTransformer, image: Tensor) -> Iterator[Tensor]:
 def position_embedding(visual: VisionTransformer, height: int, width: int) -> Tensor:
     """Position embeddings (1 + height·width, D) for any grid; unchanged on the trained one."""
     trained = visual.positional_embedding
-    resized = resize_positions(trained[1:], tuple(visual.grid_size), (height, width))
+    resized = resize_positions(
+        trained[1:],
+        tuple(visual.grid_size),  # type: ignore[arg-type]  # two numbers
+        (height, width),
+    )
     return torch.cat([trained[:1], resized])
 
 

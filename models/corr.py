@@ -10,7 +10,7 @@ D width of CLIP's transformer, C joint width, C' channels of the proxy.
 from collections.abc import Callable
 
 import torch
-from open_clip.transformer import VisionTransformer
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -46,7 +46,8 @@ def corr(visual: VisionTransformer, states: list[Tensor], given: Given) -> Tenso
 def _one(
     visual: VisionTransformer, states: list[Tensor], given: Given, cells: Tensor, regions: Tensor
 ) -> Tensor:
-    settings, block, size = given.settings, last(visual), tuple(regions.shape)
+    settings, block = given.settings, last(visual)
+    size = (regions.shape[0], regions.shape[1])
     merged = merge_regions(cells, regions.flatten(), settings.corr_merge)  # (n,)
     inputs, weights = [states[-1]], [1.0]
     if settings.corr_spatial:
@@ -61,10 +62,9 @@ def _one(
     found, start = [], 0
     for strip in attend(torch.cat(values), size, logits):
         branches = strip.chunk(len(values), dim=1)
-        total = sum(
-            weight * visual.ln_post(finish_values(block, branch))
-            for weight, branch in zip(weights, branches, strict=True)
-        )
+        total = torch.zeros((), device=strip.device)
+        for weight, branch in zip(weights, branches, strict=True):
+            total = total + weight * visual.ln_post(finish_values(block, branch))
         if semantic is not None:
             total = total + settings.corr_semantic * semantic[start : start + len(strip)]
         start += len(strip)
@@ -162,12 +162,14 @@ def _semantic(
     seen = F.pad(small == numbers, (1, 0), value=True)  # (R, T): the class token and its patches
     copies = states[0][:, :1].expand(-1, count, -1)  # (1, R, D)
     for block, tokens in zip(visual.transformer.resblocks, states, strict=True):
-        copies = _attend_to(block, copies, tokens, seen)
+        copies = _attend_to(block, copies, tokens, seen)  # type: ignore[arg-type]  # a ModuleList
     shown = resize_regions(small.view(grid), tuple(regions.shape)).flatten()
     return visual.ln_post(copies[0])[shown]
 
 
-def _attend_to(block: torch.nn.Module, copies: Tensor, tokens: Tensor, seen: Tensor) -> Tensor:
+def _attend_to(
+    block: ResidualAttentionBlock, copies: Tensor, tokens: Tensor, seen: Tensor
+) -> Tensor:
     queries, _, _ = queries_keys_values(block, copies)
     _, keys, values = queries_keys_values(block, tokens)
     mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=seen)

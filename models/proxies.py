@@ -9,6 +9,7 @@ Shapes: B windows, C' channels, h' w' the proxy's grid, H W pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +57,7 @@ class Proxy:
         return torch.cat(parts).float()
 
 
-def sam2_backbone(model: nn.Module) -> Backbone:
+def sam2_backbone(model: Any) -> Backbone:
     """SAM 2's image encoder after its neck: a square grid of S/16 whatever the image's shape.
 
     The image is stretched to the network's square S×S, as SAM 2 does itself.
@@ -64,7 +65,7 @@ def sam2_backbone(model: nn.Module) -> Backbone:
     Args:
         model: a `SAM2Base` of the sam2 package.
     """
-    side: int = model.image_size  # type: ignore[assignment]  # modules have no types
+    side = model.image_size
 
     def encode(images: Tensor) -> Tensor:
         square = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
@@ -72,7 +73,7 @@ def sam2_backbone(model: nn.Module) -> Backbone:
 
     return Backbone(
         name=SAM2,
-        dim=model.sam_prompt_encoder.embed_dim,  # type: ignore[arg-type, union-attr]
+        dim=model.sam_prompt_encoder.embed_dim,
         patch=1,  # any size will do
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,

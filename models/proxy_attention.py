@@ -15,7 +15,7 @@ CLIP's transformer, C joint width, C' channels of the proxy, V channels of value
 from collections.abc import Callable, Iterator
 
 import torch
-from open_clip.transformer import VisionTransformer
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -55,7 +55,7 @@ def _one(visual: VisionTransformer, cells: Tensor, values: Tensor, size: tuple[i
     return torch.cat(list(strips)).T.unflatten(1, size)  # (C, h', w')
 
 
-def finish_values(block: torch.nn.Module, mixed: Tensor) -> Tensor:
+def finish_values(block: ResidualAttentionBlock, mixed: Tensor) -> Tensor:
     """What follows the mix of `head_values` in a block without residual and MLP."""
     return block.ls_1(mixed + block.attn.out_proj.bias)
 
@@ -84,8 +84,8 @@ def proxy_logits(cells: Tensor) -> Callable[[slice], Tensor]:
         found = torch.addmm(offset, scaled[rows], cells.T)  # (r, n)
         own = found.diagonal(rows.start)
         kept = own.clamp_min(0)
-        # In place: a row of a strip is n values.
-        F.threshold_(found, -torch.finfo(found.dtype).tiny, -torch.inf)
+        lowest = -torch.finfo(found.dtype).tiny
+        F.threshold(found, lowest, -torch.inf, inplace=True)  # a strip is large: no copy
         found.diagonal(rows.start).copy_(kept)
         return found
 

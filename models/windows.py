@@ -195,9 +195,9 @@ def stitch_features(windows: WindowFeatures) -> Tensor:
     Where windows have another grid than that of patches, cells are of its size, as nearly as whole
     ones fill the image. Cell (i, j) is the mean over the windows that hold its centre. A window
     whose start is no multiple of the cell (the last one, shifted back) is read bilinearly between
-    its own cells' centres, at its edge from the outermost one. The centre of a last cell that sticks out of the
-    image counts as held by the windows that hold the last pixel. The grid belongs to
-    `pad_to_multiple(windows.image)`.
+    its own cells' centres, at its edge from the outermost one. The centre of a last cell that
+    sticks out of the image counts as held by the windows that hold the last pixel. The grid belongs
+    to `pad_to_multiple(windows.image)`.
     """
     total = count = torch.zeros((), device=windows.features.device)
     for slices, features in zip(windows.slices, windows.features.float(), strict=True):

@@ -192,7 +192,8 @@ def add_config_options(
         flags = ["--" + field.name.replace("_", "-")]
         flags += [alias] if (alias := field.metadata["alias"]) else []
         if isinstance(field.default, bool) or "bool" in str(field.type):
-            shown = {True: "on", False: "off"}.get(field.default, field.metadata["whose"])
+            shown = "on" if field.default else "off"
+            shown = field.metadata["whose"] if field.default is None else shown
             option = group.add_argument(
                 *flags, action=argparse.BooleanOptionalAction, default=field.default
             )
