@@ -149,11 +149,8 @@ def trunk_states(visual: VisionTransformer, image: Tensor) -> Iterator[Tensor]:
 def position_embedding(visual: VisionTransformer, height: int, width: int) -> Tensor:
     """Position embeddings (1 + height·width, D) for any grid; unchanged on the trained one."""
     trained = visual.positional_embedding
-    resized = resize_positions(
-        trained[1:],
-        tuple(visual.grid_size),  # type: ignore[arg-type]  # two numbers
-        (height, width),
-    )
+    rows, columns = visual.grid_size
+    resized = resize_positions(trained[1:], (rows, columns), (height, width))
     return torch.cat([trained[:1], resized])
 
 

@@ -131,9 +131,7 @@ class Networks:
         given = self._weights.get("proxy_upsampler")
         upsampler, network = self._once(
             ("proxy_upsampler", name, config.proxy_upsampler),
-            lambda: upsampler_for(
-                config.proxy_upsampler, backbone.kind, backbone.dim, given, self.device
-            ),
+            lambda: upsampler_for(config.proxy_upsampler, backbone, given, self.device),
         )
         if network is not None:
             networks[f"{name} {config.proxy_upsampler}"] = network

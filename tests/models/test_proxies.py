@@ -11,7 +11,6 @@ from models.backbones.build import build_backbone
 from models.backbones.registry import BACKBONES
 from models.dense import Dense, DenseConfig
 from models.networks import Networks
-from models.presets import AutomaticMasks
 from models.protocols import Protocol
 from models.proxies import Proxy, sam2_backbone
 from models.upsamplers.base import Resize
@@ -23,13 +22,9 @@ WORDS = Vocabulary.parse(["cat", "dog", "tree"])
 
 @pytest.fixture(scope="module")
 def networks(random_preset) -> Networks:
-    few = AutomaticMasks(points_per_side=2, predicted_iou=0, stability=0)
-    sam = dataclasses.replace(random_preset.sam, regions=few)
     # Few windows: SAM 2 sees each as its whole square.
     protocol = Protocol(name="few", logit_scale=40, short_side=32, window=32, stride=16)
-    return Networks(
-        dataclasses.replace(random_preset, sam=sam, proxies={"": "sam2"}, protocol=protocol), "cpu"
-    )
+    return Networks(dataclasses.replace(random_preset, protocol=protocol), "cpu")
 
 
 @pytest.fixture(scope="module")
