@@ -132,5 +132,5 @@ def test_the_readmes_pair_of_backbone_and_loftup(monkeypatch):
     assert asked == ["loftup_dinov2s"]
     assert names["features"].shape == (1, 384, 8, 12)
     assert names["upsampled"].shape == (1, 384, 112, 168)
-    for name in (*BACKBONES, *map(loftup_of, BACKBONES)):
+    for name in (*WITH_LOFTUP, *map(loftup_of, WITH_LOFTUP)):
         assert f"`{name}`" in readme
