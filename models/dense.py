@@ -262,6 +262,7 @@ class Dense:
                 stride=self.protocol.stride,
                 batch=self.networks.batch,
                 regions=self._window_regions(regions, resized) if backbone.regions else None,
+                drop_remainder=self.protocol.drop_remainder,
             )
         return EncodedImage(
             image=pixels,
@@ -356,6 +357,7 @@ class Dense:
         They must be of the kind that this step's `upsampled` makes.
         """
         import torch
+        from torch.nn import functional as F
 
         from .device import clock
         from .pamr import pamr
@@ -364,7 +366,11 @@ class Dense:
 
         start, protocol = clock(self.device), self.protocol
         if self.config.use_pamr or protocol.pamr:
-            scores = pamr(encoded.windows.image, scores[None], PAMR_STEPS, PAMR_DILATIONS)[0]
+            image, scores = encoded.windows.image, scores[None]
+            if protocol.pamr_original:
+                image = F.interpolate(image, encoded.size, mode="bilinear")
+                scores = F.interpolate(scores, encoded.size, mode="bilinear")
+            scores = pamr(image, scores, PAMR_STEPS, PAMR_DILATIONS)[0]
         probs = class_probabilities_at(
             encoded.size,
             scores,

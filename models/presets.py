@@ -88,6 +88,7 @@ class Preset:
     text_space: str  # how LoftUp's output is compared with text: "restored" or "channel_norm"
     # Method -> its second network, see `models.proxies`; "" is that of methods not named.
     proxies: Mapping[str, str] = field(default_factory=lambda: {"": "dino_vitb8"})
+    knows: str = ""  # the only pictures that its results mean something for; "" is any
 
 
 def _hub_loftup(name: str, features: str, dim: int, patch: int) -> LoftUpPreset:
@@ -156,6 +157,7 @@ PRESETS: dict[str, Preset] = {
         loftup_share=0.5,  # measured best, see benchmarks/README.md
         text_space="restored",
         proxies={"": "sam2"},
+        knows="drawn scenes only, no photographs",
     ),
 }
 

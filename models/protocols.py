@@ -31,6 +31,10 @@ class Protocol:
         window: side of CLIP's sliding windows, pixels; None: the whole image is one window.
         stride: distance between two windows, pixels; unused where the image is one window.
         pamr: the scores are refined with PAMR.
+        pamr_original: PAMR works at the image's own size, as NACLIP and SCLIP run it, not at the
+            resized one, where its memory does not grow with photographs of many megapixels.
+        drop_remainder: of sides that are no multiple of the patch, the patches drop what remains
+            and their scores are stretched over the whole side, as in NACLIP; else they are padded.
         merge_synonyms: a class is its best word already in the softmax. Without, as published, two
             equally good synonyms have at most half the probability each.
         background: words for everything that is not a class; empty: every pixel gets a class.
@@ -47,6 +51,8 @@ class Protocol:
     window: int | None = 224
     stride: int = 112
     pamr: bool = False
+    pamr_original: bool = True
+    drop_remainder: bool = False
     merge_synonyms: bool = False
     background: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
@@ -130,7 +136,7 @@ PROTOCOLS: dict[str, Protocol] = {
             class_names=_VOC_NAMES,
             words=read_words("proxyclip"),
         ),
-        # Its cfg_voc20.py was not found: SCLIP's short side, else the defaults of its segmentor.
+        # Its cfg_voc20.py.
         Protocol(
             name="proxyclip-voc20",
             logit_scale=40,
@@ -138,14 +144,15 @@ PROTOCOLS: dict[str, Protocol] = {
             class_names=_VOC_NAMES,
             words=read_words("proxyclip"),
         ),
-        # NACLIP's repository: configs/cfg_voc21.py, cfg_voc20.py and the defaults of naclip.py. Its
-        # word lists were not found: SCLIP's, on which that repository is built.
+        # NACLIP's repository: configs/cfg_voc21.py, cfg_voc20.py and the defaults of naclip.py; the
+        # word lists are SCLIP's.
         Protocol(
             name="naclip-voc21",
             logit_scale=40,
             prob_thd=0.1,
             window=None,
             pamr=True,
+            drop_remainder=True,
             background=_VOC_BACKGROUND,
             class_names=_VOC_NAMES,
             words=tuple(_VOC21),
@@ -155,6 +162,7 @@ PROTOCOLS: dict[str, Protocol] = {
             logit_scale=40,
             window=None,
             pamr=True,
+            drop_remainder=True,
             class_names=_VOC_NAMES,
             words=read_words("voc20"),
         ),
@@ -194,9 +202,21 @@ PROTOCOLS: dict[str, Protocol] = {
             for kind in ("synonyms", "plurals")
         ),
         # Any vocabulary, official weights: SCLIP's background words, no thresholds.
-        Protocol(name="open", logit_scale=40, merge_synonyms=True, background=_VOC_BACKGROUND),
+        Protocol(
+            name="open",
+            logit_scale=40,
+            merge_synonyms=True,
+            pamr_original=False,
+            background=_VOC_BACKGROUND,
+        ),
         # Any vocabulary, the models trained on rendered scenes: that world's surfaces.
-        Protocol(name="tiny", logit_scale=40, merge_synonyms=True, background=_RENDERED_BACKGROUND),
+        Protocol(
+            name="tiny",
+            logit_scale=40,
+            merge_synonyms=True,
+            pamr_original=False,
+            background=_RENDERED_BACKGROUND,
+        ),
     )
 }
 

@@ -35,6 +35,7 @@ def test_published_numbers(name, logit_scale, prob_thd, area_thd, window, pamr):
     )  # fmt: skip
     assert (protocol.short_side, protocol.long_side) == (336, 2048)
     assert (protocol.window, protocol.stride, protocol.pamr) == (window, 112, pamr)
+    assert protocol.pamr_original and protocol.drop_remainder == name.startswith("naclip")
     assert protocol.class_names == VOC
     background = {"plain-voc21": 1}.get(name, 26) if name.endswith("voc21") else 0
     assert len(protocol.background) == background
@@ -81,8 +82,9 @@ def test_rendered_voc_has_the_classes_and_surfaces_of_the_rendered_world():
     rendered, tiny = get_protocol("rendered-voc"), get_protocol("tiny")
     assert rendered.class_names == VOC_NOUNS and len(rendered.words) == 19
     assert rendered.words == tuple((voc,) for voc in VOC if voc != "diningtable")
-    # Synonyms are merged for users; here no class has any.
-    assert replace(rendered, name="tiny", class_names=(), words=(), merge_synonyms=True) == tiny
+    # Synonyms are merged for users; here no class has any. And users have larger photographs.
+    users = {"merge_synonyms": True, "pamr_original": False}
+    assert replace(rendered, name="tiny", class_names=(), words=(), **users) == tiny
 
 
 def test_synonyms_are_merged_where_no_paper_says_otherwise():
