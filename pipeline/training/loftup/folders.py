@@ -16,6 +16,7 @@ import numpy as np
 
 from models.images import load_image
 
+from ...datasets.folder import images_with, images_with_labels
 from ...evaluation.metrics import IGNORE
 from ...files.label_png import read_index_png
 from ...world.scenes import load_world
@@ -24,7 +25,6 @@ from .samples import RenderedScenes, Sample, Source, central_view, compact, rand
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
 _PATIENCE = 50  # unusable images in a row after which something is wrong with the folder
 
 ReadMasks = Callable[[Path, tuple[int, int], Report], np.ndarray]  # image's path, its size, report
@@ -105,7 +105,7 @@ def sa1b_folder(folder: Path, held_out: int) -> FolderSource:
         FileNotFoundError: no such folder, or no JSON file in it.
         ValueError: two images of one name would share a file.
     """
-    images = _images(folder, lambda path: path.with_suffix(".json"))
+    images = images_with(folder, lambda path: path.with_suffix(".json"))
     if not images:
         raise FileNotFoundError(
             f"no image in {folder} has an SA-1B .json of its name beside it; for label PNGs add "
@@ -140,30 +140,10 @@ def label_folder(folder: Path, labels: Path, held_out: int) -> FolderSource:
             raise ValueError(f"{label_of(path).name} is void everywhere")
         return masks
 
-    images = _images(folder, label_of)
+    images = images_with_labels(folder, labels)
     if not images:
         raise FileNotFoundError(
             f"no image in {folder} has a label PNG at its place in {labels}: {folder}/a/0001.jpg "
             f"needs {labels}/a/0001.png"
         )
     return FolderSource(f"{folder} with {labels}", images, read, held_out)
-
-
-def _images(folder: Path, masks_of: Callable[[Path], Path]) -> list[Path]:
-    """The images, at any depth, whose file of masks is there."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"folder {folder} does not exist: give a folder of images")
-    images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    owners: dict[Path, Path] = {}  # file of masks -> its image
-    for path in images:
-        masks = masks_of(path)
-        if masks == path or not masks.is_file():
-            continue
-        if masks in owners:
-            raise ValueError(f"{masks} would be of {owners[masks]} and of {path}; rename one")
-        owners[masks] = path
-    usable = list(owners.values())
-    if usable and len(usable) < len(images):
-        without = len(images) - len(usable)
-        logger.info("%s: %d of %d images have no masks: left out", folder, without, len(images))
-    return usable
