@@ -154,6 +154,10 @@ def _run_one(args: argparse.Namespace) -> int:
     if args.dataset not in DATASETS:
         raise ValueError(f"unknown data set {args.dataset!r}; valid: {', '.join(DATASETS)}")
     row = DATASETS[args.dataset]
+    if args.root is None and not row.render:
+        raise ValueError(f"{args.dataset} needs --root: no scenes are rendered in its place")
+    if not (args.protocol or row.protocol):
+        raise ValueError(f"{args.dataset} needs --protocol: nothing else says its words")
     arms = parse_arms(args.arms or ARMS)
     names = [arm.name for arm in arms]
     baseline = args.baseline or ("bilinear" if "bilinear" in names else names[0])
@@ -204,7 +208,7 @@ def _run_suite(args: argparse.Namespace) -> int:
 
     jobs = plan(
         args.methods or list(published.METHODS),
-        args.datasets or list(DATASETS),
+        args.datasets or list(published.NAMES),
         args.upsamplers or list(UPSAMPLERS),
     )
     arms = parse_arms(list(dict.fromkeys(arm for job in jobs for arm in job.arms.values())))

@@ -35,11 +35,14 @@ class Place:
     Attributes:
         image, label: paths; {split}, {id}, and {group}, the id's part before its first "_".
         codes: (256,) int16, the label of each number in a file, or `INVALID`.
+        prepared: of maps as they are downloaded: where the prepared ones lie, in the numbers of the
+            layout's first place.
     """
 
     image: str
     label: str
     codes: np.ndarray
+    prepared: str = ""
 
     def path(self, pattern: str, root: Path, split: str, image_id: str) -> Path:
         group = image_id.partition("_")[0]
@@ -104,8 +107,10 @@ class Layout:
         if not root.is_dir():
             raise FileNotFoundError(f"folder of {self.name} not found: '{root}'; check the path")
         for place in self.places:
-            # One folder may hold several kinds of label maps: what counts is those of its pictures.
             if all(place.folder(p, root, split).is_dir() for p in (place.image, place.label)):
+                if self.listing:  # not every picture has a label map
+                    return place
+                # A folder may hold several kinds of label maps: those of its pictures count.
                 some = place.ids(root, split)[:100]
                 if any(place.path(place.label, root, split, name).is_file() for name in some):
                     return place
@@ -159,25 +164,25 @@ class Layout:
             ValueError: a file names another class where a known one belongs.
         """
         if (own := root / OWN_NAMES).is_file():
-            found = tuple(name for _, names in _named(own) for name in names[:1])
+            found = tuple(name for _, names in read_names(own) for name in names[:1])
             if found == self.rendered:
                 return self.rendered
             self._compare(own, enumerate(((name,) for name in found), 1))
         for file in self.names:
             if (path := root / file.path).is_file():
-                named = ((number + file.offset, names) for number, names in _named(path))
+                named = ((number + file.offset, names) for number, names in read_names(path))
                 labels = ((int(file.codes[n]), names) for n, names in named if 0 <= n < 256)
                 self._compare(path, labels)
         return self.classes
 
     def _compare(self, path: Path, named: Iterator[tuple[int, tuple[str, ...]]]) -> None:
-        known = {_plain(name): name for name in self.classes}
+        known = {plain_name(name): name for name in self.classes}
         for label, names in named:
             if not 1 <= label <= len(self.classes):
                 continue
             expected = self.classes[label - 1]
-            plain = [_plain(name) for name in names]
-            if _plain(expected) in plain:
+            plain = [plain_name(name) for name in names]
+            if plain_name(expected) in plain:
                 continue
             if others := [known[name] for name in plain if name in known]:
                 raise ValueError(
@@ -253,6 +258,15 @@ def decode(path: Path, codes: np.ndarray) -> np.ndarray:
     return labels.astype(np.uint8)
 
 
+def numbers_of(codes: np.ndarray) -> np.ndarray:
+    """(256,) uint8: the number of each label in files of `codes`; 255 where there is none."""
+    numbers = np.full(256, IGNORE, np.uint8)
+    for number, label in enumerate(codes):
+        if label not in (INVALID, IGNORE):
+            numbers[label] = number
+    return numbers
+
+
 def _ranges(numbers: list[int]) -> str:
     """Sorted numbers for a message, "0…10, 12, 255"."""
     starts = [n for n in numbers if n - 1 not in numbers]
@@ -260,7 +274,7 @@ def _ranges(numbers: list[int]) -> str:
     return ", ".join(f"{a}" if a == b else f"{a}…{b}" for a, b in zip(starts, ends, strict=True))
 
 
-def _named(path: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
+def read_names(path: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Number and names of every line: "3: bird", a table's "3 … bird, fowl", or "bird" alone."""
     for count, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         cells = [cell.strip() for cell in re.split(r"\t|:\s", line.strip()) if cell.strip()]
@@ -275,6 +289,6 @@ def _named(path: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
         )
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A name without what spellings differ by."""
     return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -49,9 +49,16 @@ def _coco(suffix: str, prepared: np.ndarray, raw: np.ndarray) -> tuple[Place, ..
     """Prepared and raw label maps of COCO, in mmsegmentation's folders or the downloads'."""
     images = ("images/{split}2017/{id}.jpg", "{split}2017/{id}.jpg")
     folders = ("annotations/{split}2017", "stuffthingmaps/{split}2017")
+    end = f"{{id}}_{suffix}.png"
+    kinds = ((end, prepared, False), ("{id}.png", raw, True))
     return tuple(
-        Place(image=image, label=f"{folder}/{end}", codes=codes)
-        for end, codes in ((f"{{id}}_{suffix}.png", prepared), ("{id}.png", raw))
+        Place(
+            image=image,
+            label=f"{folder}/{own}",
+            codes=codes,
+            prepared=f"{folder}/{end}" if is_raw else "",
+        )
+        for own, codes, is_raw in kinds
         for image in images
         for folder in folders
     )
@@ -104,6 +111,7 @@ ADE20K = Layout(
     sizes={"training": (20210,), "validation": (2000,)},
     names=(NamesFile(path="objectInfo150.txt", codes=from_one(150)),),
 )
+_GT_FINE = "gtFine/{split}/{group}/{id}_gtFine_"
 CITYSCAPES = Layout(
     name="Cityscapes",
     classes=class_names("cityscapes"),
@@ -111,14 +119,23 @@ CITYSCAPES = Layout(
     places=tuple(
         Place(
             image="leftImg8bit/{split}/{group}/{id}_leftImg8bit.png",
-            label=f"gtFine/{{split}}/{{group}}/{{id}}_gtFine_{kind}.png",
+            label=f"{_GT_FINE}{kind}.png",
             codes=codes,
+            prepared="" if kind == "labelTrainIds" else f"{_GT_FINE}labelTrainIds.png",
         )
         for kind, codes in (("labelTrainIds", from_zero(19)), ("labelIds", CITYSCAPES_RAW))
     ),
     sizes={"train": (2975,), "val": (500,)},
 )
 
-# For the table of data sets.
+# By key of the table of data sets; VOC has a reader of its own.
+LAYOUTS = {
+    "context60": CONTEXT,
+    "context59": CONTEXT,
+    "coco_object": COCO_OBJECT,
+    "coco_stuff": COCO_STUFF,
+    "cityscapes": CITYSCAPES,
+    "ade20k": ADE20K,
+}
 open_context, open_coco_stuff, open_coco_object = CONTEXT.open, COCO_STUFF.open, COCO_OBJECT.open
 open_ade20k, open_cityscapes = ADE20K.open, CITYSCAPES.open

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ..files.atomic import write_atomically
 from ..files.label_png import write_index_png
 from ..world.scenes import Scene, load_world, render_scene
-from .indexed import OWN_NAMES, Layout, Place
+from .indexed import OWN_NAMES, Layout, Place, numbers_of
 from .layouts import ADE20K, CITYSCAPES, COCO_OBJECT, COCO_STUFF, CONTEXT
 
 SEED_TAG = 20_262_026  # first number of every seed here; the other data sets have others
@@ -53,7 +53,7 @@ def render_layout(
     _check_folder(root, place, split, ids, names)
     # First, so that a folder which is not finished is not taken for the data set itself.
     write_atomically(root / OWN_NAMES, names)
-    numbers = _numbers(place)
+    numbers = numbers_of(place.codes)
     for index, name in enumerate(tqdm(ids, desc="rendering", unit="image", disable=None), 1):
         picture = place.path(place.image, root, split, name)
         label = place.path(place.label, root, split, name)
@@ -88,15 +88,6 @@ def scene_labels(layout: Layout, scene: Scene) -> np.ndarray:
     label_of = {name: i for i, name in enumerate(layout.rendered, 1)}
     surfaces = np.array([label_of.get(names[0], 0) for names in load_world().stuff])
     return np.where(scene.instances > 0, scene.label_map(label_of), surfaces[scene.stuff])
-
-
-def _numbers(place: Place) -> np.ndarray:
-    """Label → number in files; a 0 that files have no number for is unlabelled."""
-    numbers = np.full(256, 255, np.uint8)
-    for number, label in enumerate(place.codes):
-        if 0 <= label < 255:
-            numbers[label] = number
-    return numbers
 
 
 def _check_folder(root: Path, place: Place, split: str, ids: list[str], names: bytes) -> None:

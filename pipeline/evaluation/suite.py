@@ -20,10 +20,9 @@ from typing import Any
 from models.dense import Dense
 from models.networks import Networks
 from models.protocols import get_protocol, rendered
-from models.published import FIGURES, METHODS
+from models.published import FIGURES, METHODS, NAMES
 
 from ..config import PipelineConfig
-from ..datasets import DATASETS
 from ..datasets.base import Dataset
 from ..files.atomic import read_json
 from .arms import Arm, parse_arm
@@ -42,7 +41,7 @@ class Job:
     """One method on one data set.
 
     Attributes:
-        dataset: key of `DATASETS`.
+        dataset: key of `models.published.NAMES`, which are keys of `DATASETS`.
         method: key of `models.published.METHODS`.
         arms: upsampler → arm.
     """
@@ -61,8 +60,8 @@ def plan(methods: Iterable[str], datasets: Iterable[str], upsamplers: Iterable[s
     upsamplers = list(dict.fromkeys(upsamplers))
     jobs = []
     for dataset in dict.fromkeys(datasets):
-        if dataset not in DATASETS:
-            raise ValueError(f"unknown data set {dataset!r}; valid: {', '.join(DATASETS)}")
+        if dataset not in NAMES:
+            raise ValueError(f"unknown data set {dataset!r}; valid: {', '.join(NAMES)}")
         for method in dict.fromkeys(methods):
             if method not in METHODS:
                 raise ValueError(f"unknown method {method!r}; valid: {', '.join(METHODS)}")
