@@ -206,12 +206,11 @@ def _run_suite(args: argparse.Namespace) -> int:
     from pipeline.evaluation.report.suite_table import write_table
     from pipeline.evaluation.suite import plan, run_suite
 
+    upsamplers = args.upsamplers or list(UPSAMPLERS)
     jobs = plan(
-        args.methods or list(published.METHODS),
-        args.datasets or list(published.NAMES),
-        args.upsamplers or list(UPSAMPLERS),
+        args.methods or list(published.METHODS), args.datasets or list(published.NAMES), upsamplers
     )
-    arms = parse_arms(list(dict.fromkeys(arm for job in jobs for arm in job.arms.values())))
+    arms = parse_arms(upsamplers)
     is_rendered = args.root is None
     if not is_rendered and not args.root.is_dir():
         raise FileNotFoundError(f"folder of data sets not found: '{args.root}'; check the path")

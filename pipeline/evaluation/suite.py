@@ -57,8 +57,9 @@ def plan(methods: Iterable[str], datasets: Iterable[str], upsamplers: Iterable[s
     Raises:
         ValueError: an unknown method, data set or upsampler.
     """
-    upsamplers = list(dict.fromkeys(upsamplers))
-    jobs = []
+    upsamplers, jobs = list(dict.fromkeys(upsamplers)), []
+    for name in upsamplers:
+        parse_arm(name)
     for dataset in dict.fromkeys(datasets):
         if dataset not in NAMES:
             raise ValueError(f"unknown data set {dataset!r}; valid: {', '.join(NAMES)}")
@@ -67,8 +68,6 @@ def plan(methods: Iterable[str], datasets: Iterable[str], upsamplers: Iterable[s
                 raise ValueError(f"unknown method {method!r}; valid: {', '.join(METHODS)}")
             part = f"+{METHODS[method]}" if METHODS[method] else ""
             arms = {name: name + part for name in upsamplers}
-            for arm in arms.values():
-                parse_arm(arm)
             jobs.append(Job(dataset=dataset, method=method, arms=arms))
     return jobs
 

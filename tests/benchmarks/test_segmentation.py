@@ -43,8 +43,8 @@ def test_one_data_set_offline(tmp_path, capsys):
 
 
 def test_suite_offline_goes_on(tmp_path, capsys):
-    argv = ["--suite", "published", *QUICK, "--methods", "sclip", "--datasets", "context59", "voc20",
-            "--upsamplers", "bilinear", "guided"]  # fmt: skip
+    argv = ["--suite", "published", *QUICK, "--methods", "sclip", "--upsamplers", "bilinear",
+            "guided", "--datasets", "context59", "voc20"]  # fmt: skip
     assert main(argv) == 0
     out, _ = capsys.readouterr()
     output = tmp_path / "outputs/segmentation/published_tiny"
