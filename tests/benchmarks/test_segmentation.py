@@ -10,8 +10,9 @@ import benchmarks.segmentation as segmentation
 import pipeline.evaluation.report.outputs
 from benchmarks.segmentation import main
 from models import published
-from pipeline.datasets import render_dataset
+from pipeline.datasets import open_dataset, render_dataset
 from pipeline.evaluation.report.suite_table import Cell, suite_table
+from pipeline.evaluation.score import scoring_protocol
 from pipeline.evaluation.suite import plan
 
 
@@ -38,19 +39,21 @@ def test_one_data_set_offline(tmp_path, capsys):
     assert results["settings"]["dataset"] == "context60" and results["published"] == []
     assert len(results["labels"]) == 60 and results["arms"]["bilinear"]["mIoU"] > 0
     # The same scenes without background: their labels 0 are not scored.
-    assert main(["--dataset", "context59", *QUICK, "--arms", "bilinear"]) == 0
-    assert [p.name for p in (tmp_path / "outputs/cache").iterdir()] == ["rendered_context_1_7"]
+    (scenes,) = (tmp_path / "outputs/cache").iterdir()
+    assert scenes.name == "rendered_context_1_7"
+    protocol = scoring_protocol("rendered-context59", open_dataset("context59", scenes).labels)
+    assert protocol.background == ()
 
 
 def test_suite_offline_goes_on(tmp_path, capsys):
     argv = ["--suite", "published", *QUICK, "--methods", "sclip", "--upsamplers", "bilinear",
-            "guided", "--datasets", "context59", "voc20"]  # fmt: skip
+            "guided", "--datasets", "voc21", "voc20"]  # fmt: skip
     assert main(argv) == 0
     out, _ = capsys.readouterr()
     output = tmp_path / "outputs/segmentation/published_tiny"
     cells = json.loads((output / "suite.json").read_text())["cells"]
     assert [(c["dataset"], c["upsampler"]) for c in cells] == [
-        ("context59", "bilinear"), ("context59", "guided"),
+        ("voc21", "bilinear"), ("voc21", "guided"),
         ("voc20", "bilinear"), ("voc20", "guided"),
     ]  # fmt: skip
     assert all(c["miou"] > 0 and c["images"] == 1 and not c["why"] for c in cells)
@@ -58,7 +61,7 @@ def test_suite_offline_goes_on(tmp_path, capsys):
     assert row in out and "Rendered scenes stand in" in out and "published |" not in out
     # Again: nothing is predicted or scored; what a lost prediction decides is.
     names = ("predictions/bilinear/rendered_7_000001.png", "report.md")
-    lost, report = (output / "context59_sclip" / name for name in names)
+    lost, report = (output / "voc21_sclip" / name for name in names)
     kept = output / "voc20_sclip/report.md"
     before = [path.stat().st_mtime_ns for path in (lost, report, kept)]
     assert main(argv) == 0
