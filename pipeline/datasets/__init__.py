@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from models.places import load_place
 
-from .base import Dataset
+if TYPE_CHECKING:
+    from .base import Dataset
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,29 +23,21 @@ class DatasetRow:
         meaning: what it is, for help.
         reader: "module:function" of (root, split, limit) -> `Dataset`.
         split: its list, unless another is asked for.
-<<<<<<< HEAD
         protocol: of `models.protocols`, unless another is asked for; "" where nobody knows its
             words beforehand.
-=======
-        protocol: of `models.protocols`, unless another is asked for.
         folders: where it usually lies in a folder of data sets.
         render: "module:function" of (root, images=, seed=), which renders scenes of its layout; ""
             for none.
         rendered_protocol: of these.
->>>>>>> 3a312a5 (Eight data sets: layouts, words and settings as data; rendered scenes of each layout; a suite of methods, data sets and upsamplers beside the published figures)
     """
 
     meaning: str
     reader: str
     split: str
-<<<<<<< HEAD
     protocol: str = ""
-=======
-    protocol: str
     folders: tuple[str, ...] = ()
     render: str = ""
     rendered_protocol: str = ""
->>>>>>> 3a312a5 (Eight data sets: layouts, words and settings as data; rendered scenes of each layout; a suite of methods, data sets and upsamplers beside the published figures)
 
 
 def _row(dataset: str, reader: str, meaning: str, split: str, *folders: str) -> DatasetRow:
@@ -78,14 +72,6 @@ DATASETS: dict[str, DatasetRow] = {
         "context60", "context", "Pascal Context, 59 classes and background", "val",
         *_CONTEXT_FOLDERS,
     ),
-<<<<<<< HEAD
-    "folder": DatasetRow(
-        meaning="any folder of images and label PNGs: ROOT/images/SPLIT, ROOT/labels/SPLIT",
-        reader="pipeline.datasets.folder:open_folder",
-        split="val",
-    ),
-}
-=======
     "context59": _row(
         "context59", "context", "the same without background", "val", *_CONTEXT_FOLDERS
     ),
@@ -101,8 +87,12 @@ DATASETS: dict[str, DatasetRow] = {
         "ade20k", "ade20k", "ADE20K, 150 classes", "validation",
         "ade/ADEChallengeData2016", "ADEChallengeData2016", "ade20k",
     ),
+    "folder": DatasetRow(
+        meaning="any folder of images and label PNGs: ROOT/images/SPLIT, ROOT/labels/SPLIT",
+        reader="pipeline.datasets.folder:open_folder",
+        split="val",
+    ),
 }  # fmt: skip
->>>>>>> 3a312a5 (Eight data sets: layouts, words and settings as data; rendered scenes of each layout; a suite of methods, data sets and upsamplers beside the published figures)
 
 
 def open_dataset(
