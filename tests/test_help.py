@@ -14,7 +14,10 @@ ROOT = Path(__file__).parents[1]
 PROGRAMS = (
     "clip_guided_segmentation_loftup.py",
     "compare_loftup_results.py",
-    *(f"benchmarks/{name}.py" for name in ("voc", "speed", "pipeline_speed", "folder", "ceiling")),
+    *(
+        f"benchmarks/{name}.py"
+        for name in ("voc", "segmentation", "speed", "pipeline_speed", "folder", "ceiling")
+    ),
     *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "scripts").glob("[!_]*.py"))),
 )
 OTHERS = {"--nproc-per-node", "--fuzz-runs", "--index-url"}  # of torchrun, the tests and pip
