@@ -200,7 +200,7 @@ def _rendered(limit: int | None) -> tuple[Sequence[Callable[[], Picture]], int]:
 
     root = ROOT / "outputs" / "cache" / f"rendered_voc_{SCENES}_{SCENES_SEED}"
     render_voc(root, images=SCENES, seed=SCENES_SEED)
-    dataset = open_dataset("voc", root, "val", limit)
+    dataset = open_dataset("voc21", root, "val", limit)
 
     def read(name: str) -> Picture:
         return Picture(name, dataset.load_image(name), dataset.load_truth(name).labels)

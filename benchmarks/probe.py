@@ -3,7 +3,7 @@
     python benchmarks/probe.py --dataset folder --root CAMVID --train train --test test \\
         --backbones timm:tf_efficientnet_lite0=FILE dinov2_vits14=FILE \\
         --upsamplers none bilinear jbu guided loftup=FILE my.py:function
-    python benchmarks/probe.py --dataset voc --root VOCdevkit/VOC2012 --crop 224 \\
+    python benchmarks/probe.py --dataset voc21 --root VOCdevkit/VOC2012 --crop 224 \\
         --backbones vit-b16 --upsamplers none bilinear loftup_clip
 
 The protocol is LoftUp's and FeatUp's: a 1×1 convolution, batches of 8 images, NAdam at 1e-4, 10
@@ -84,6 +84,7 @@ def _run(args: argparse.Namespace) -> int:
     from benchmarks.measuring import environment
     from benchmarks.probe_report import write_report
     from models.device import pick_device
+    from models.protocols import get_protocol
     from pipeline.datasets import open_dataset
     from pipeline.evaluation.probe.run import PROBES, ProbeRun
     from pipeline.evaluation.probe.scores import summarize
@@ -99,13 +100,16 @@ def _run(args: argparse.Namespace) -> int:
     config = ProbeConfig(epochs=args.epochs, lr=args.lr, batch=args.batch, pixels=args.pixels)
     training = open_dataset(args.dataset, args.root, args.train, args.limit)
     test = open_dataset(args.dataset, args.root, args.test, args.limit)
+    protocol = DATASETS[args.dataset].protocol
+    background = not protocol or bool(get_protocol(protocol).background)
+    view = View(args.crop, background=background)
     names = list(dict.fromkeys([BASELINE, *args.upsamplers]))
     results: dict[str, Any] = {}
     for spec in args.backbones:
         backbone = _backbone(spec, args.random_weights, device)
         upsamplers = [_upsampler(name, backbone, device) for name in names]
         folder = args.output / _file_name(backbone.name)
-        run = ProbeRun(folder, backbone, training, test, View(args.crop), config, args.seeds)
+        run = ProbeRun(folder, backbone, training, test, view, config, args.seeds)
         found = {upsampler.name: run.score(upsampler) for upsampler in upsamplers}
         results[backbone.name] = {"weights": Path(backbone.weights).name} | {
             probe: summarize({name: found[name][probe] for name in found}, BASELINE)

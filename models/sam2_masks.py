@@ -286,6 +286,7 @@ class Sam2Masks:
                 pred_iou_thresh=settings.predicted_iou,
                 stability_score_thresh=settings.stability,
                 mask_threshold=self.mask_threshold,
+                multimask_output=settings.multimask,
             )
         predictor: Any = generator.predictor
 

@@ -18,6 +18,7 @@ def setting(
     least: float | None = None,
     greatest: float | None = None,
     whose: str = "",
+    alias: str = "",
     kind: Callable[[Any], Any] | None = None,
 ) -> Any:
     """A field of a configuration.
@@ -28,6 +29,7 @@ def setting(
         choices: the values there are.
         least, greatest: its range, both included.
         whose: who settles it where it is None, for the help: "the preset's".
+        alias: a second name of its option.
         kind: reads it as it is typed, and refuses what it cannot be by a ValueError that goes on
             after the field's name; None takes the default's type. The range is that of numbers.
     """
@@ -36,6 +38,7 @@ def setting(
         "choices": tuple(choices),
         "range": (least, greatest),
         "whose": whose,
+        "alias": alias,
         "kind": kind,
     }
     return dataclasses.field(default=default, metadata=metadata)

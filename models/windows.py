@@ -133,6 +133,7 @@ def encode_windows(
     window: int | None = 224,
     stride: int = 112,
     batch: int = 8,
+    regions: Tensor | None = None,
     drop_remainder: bool = False,
 ) -> WindowFeatures:
     """Dense features of every window of an image.
@@ -143,6 +144,7 @@ def encode_windows(
             no multiple of the patch (small images) are padded with `pad_to_multiple`.
         window, stride: pixels; window None takes the whole image at once.
         batch: windows encoded, and later scored, at once; bounds the memory, not the result.
+        regions: (H, W) of the image, for a backbone that needs them; it is shown each window's.
         drop_remainder: instead of padding, see `models.protocols.Protocol`.
     """
     if image.ndim != 4 or image.shape[:2] != (1, 3) or 0 in image.shape:
@@ -152,10 +154,16 @@ def encode_windows(
     patch = (backbone.patch, backbone.patch)
     slices = window_slices((image.shape[2], image.shape[3]), window, stride)
     fit = whole_patches if drop_remainder else pad_to_multiple
-    features = [
-        backbone.encode(fit(_cut(image, slices[start : start + batch]), patch))
-        for start in range(0, len(slices), batch)
-    ]
+    given = [image]
+    if backbone.regions:
+        assert regions is not None, "the backbone needs them"
+        given.append(regions[None, None].float())  # ids are exact up to 2^24
+    features = []
+    for start in range(0, len(slices), batch):
+        windows = [fit(_cut(x, slices[start : start + batch]), patch) for x in given]
+        if backbone.regions:
+            windows[1] = windows[1][:, 0].long()
+        features.append(backbone.encode(*windows))
     return WindowFeatures(
         image=image,
         slices=slices,
@@ -202,22 +210,26 @@ def sliding_scores(windows: WindowFeatures, scorer: Scorer) -> Tensor:
 def stitch_features(windows: WindowFeatures) -> Tensor:
     """One feature grid for the whole image, (1, C, ⌈H/patch⌉, ⌈W/patch⌉), or ⌊ ⌋ if dropped.
 
-    Cell (i, j) is the mean over the windows that hold its centre. A window whose start is no
-    multiple of the patch (the last one, shifted back) is read bilinearly between its own patch
-    centres, at its edge from the outermost one. The centre of a last cell that sticks out of the
-    image counts as held by the windows that hold the last pixel. The grid belongs to
-    `windows.guide(windows.image)`.
+    Where windows have another grid than that of patches, cells are of its size, as nearly as whole
+    ones fill the image. Cell (i, j) is the mean over the windows that hold its centre. A window
+    whose start is no multiple of the cell (the last one, shifted back) is read bilinearly between
+    its own cells' centres, at its edge from the outermost one. The centre of a last cell that
+    sticks out of the image counts as held by the windows that hold the last pixel. The grid belongs
+    to `windows.guide(windows.image)`.
     """
-    sizes = windows.image.shape[2:]
-    tokens = windows.features.shape[2:]
     fit = whole_patches if windows.drop_remainder else pad_to_multiple
     covered = fit(windows.image[:, :1], windows.patch).shape[2:]
-    cells = [side // patch for side, patch in zip(covered, windows.patch, strict=True)]
+    row, column = windows.slices[0]  # all are of one size
+    seen = fit(windows.image[:, :1, row, column], windows.patch).shape[2:]
     total = count = torch.zeros((), device=windows.features.device)
     for slices, features in zip(windows.slices, windows.features.float(), strict=True):
         rows, columns = (
             _cell_weights(
-                cells[axis], sizes[axis], slices[axis], tokens[axis], windows.patch[axis]
+                covered[axis],
+                windows.image.shape[2 + axis],
+                slices[axis],
+                seen[axis],
+                features.shape[1 + axis],
             ).to(features)
             for axis in (0, 1)
         )
@@ -226,15 +238,24 @@ def stitch_features(windows: WindowFeatures) -> Tensor:
     return (total / count)[None]
 
 
-def _cell_weights(cells: int, length: int, window: slice, tokens: int, patch: int) -> Tensor:
+def _cell_weights(covered: int, length: int, window: slice, seen: int, tokens: int) -> Tensor:
     """Weights (cells of the image, tokens of the window) along one axis.
 
     A row holds the linear interpolation of its cell's centre; zeros if the window lacks it.
+
+    Args:
+        covered: pixels of the image that cells lie on, of whole patches.
+        length: pixels of the image.
+        window: of its pixels.
+        seen: pixels of a window that its tokens lie on, of whole patches.
+        tokens: of a window.
     """
-    centres = (torch.arange(cells) + 0.5) * patch
+    cell = seen / tokens  # pixels; a patch, unless a second network has another grid
+    cells = max(1, round(covered / cell))
+    centres = (torch.arange(cells) + 0.5) * (covered / cells)
     held = centres.clamp_max(length - 0.5)
     inside = (window.start <= held) & (held < window.stop)
-    position = ((centres - window.start) / patch - 0.5).clamp(0, tokens - 1)
+    position = ((centres - window.start) / cell - 0.5).clamp(0, tokens - 1)
     distance = (position[:, None] - torch.arange(tokens)).abs()
     return (1 - distance).clamp_min(0) * inside[:, None]
 

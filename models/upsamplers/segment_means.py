@@ -1,11 +1,10 @@
 """Means over segments of the guide at several scales, as an upsampler, without training.
 
-Joint bilateral upsampling says what a pixel is by its colour alone; on photographs, textured and
-noisy, that leaves speckles where a network is unsure. So the guide is segmented at several scales
-(Felzenszwalb & Huttenlocher, "Efficient graph-based image segmentation", IJCV 2004), every segment
-takes the mean of what joint bilateral upsampling gives its pixels, and a pixel the mean over the
-segments that hold it, mixed with its own value: nested regions vote, and edges that several scales
-agree on are sharp.
+Joint bilateral upsampling says what a pixel is by its own colour alone, which is noisy. So the
+guide is segmented at several scales (Felzenszwalb & Huttenlocher, "Efficient graph-based image
+segmentation", IJCV 2004), every segment takes the mean of what joint bilateral upsampling gives its
+pixels, and a pixel the mean over the segments that hold it, mixed with its own value: nested
+regions vote, and edges that several scales agree on are sharp.
 
 Linear in the values: weights come from the guide alone.
 

@@ -120,6 +120,13 @@ def add_weights_options(parser: argparse.ArgumentParser) -> None:
     for name, row in UPSAMPLERS.items():
         if row.network:
             parser.add_argument(f"--{name}-model", help=row.weights_help)
+    parser.add_argument(
+        "--proxy-model", help="weights file of the second network (default: the published ones)"
+    )
+    parser.add_argument(
+        "--proxy-upsampler-model",
+        help="weights of --proxy-upsampler (default: those published for the second network)",
+    )
 
 
 def given_weights(args: argparse.Namespace, used: Collection[str]) -> dict[str, str | None]:
@@ -135,7 +142,7 @@ def given_weights(args: argparse.Namespace, used: Collection[str]) -> dict[str, 
         if given and name not in used:
             how = "--use-loftup" if name == "loftup" else f"--upsampler {name}"
             raise ValueError(f"--{name}-model needs {how}: without it, it would not be used")
-    return weights
+    return weights | {"proxy": args.proxy_model, "proxy_upsampler": args.proxy_upsampler_model}
 
 
 def own_or_named(text: str) -> str | Upsampler:
@@ -182,17 +189,19 @@ def add_config_options(
         text = field.metadata.get("help")
         if not text or (names is not None and field.name not in names):
             continue
-        flag = "--" + field.name.replace("_", "-")
-        if isinstance(field.default, bool):
+        flags = ["--" + field.name.replace("_", "-")]
+        flags += [alias] if (alias := field.metadata["alias"]) else []
+        if isinstance(field.default, bool) or "bool" in str(field.type):
             shown = "on" if field.default else "off"
+            shown = field.metadata["whose"] if field.default is None else shown
             option = group.add_argument(
-                flag, action=argparse.BooleanOptionalAction, default=field.default
+                *flags, action=argparse.BooleanOptionalAction, default=field.default
             )
             option.help = f"{text} (default: {shown})"  # Python 3.10 adds a default if told before
             continue
         shown = field.metadata["whose"] if field.default is None else "%(default)s"
         group.add_argument(
-            flag, type=_kind(field), default=field.default, help=f"{text} (default: {shown})"
+            *flags, type=_kind(field), default=field.default, help=f"{text} (default: {shown})"
         )
 
 

@@ -26,7 +26,7 @@ def test_one_command(scenes, tmp_path, capsys):
         "def plain(features, guide, size):\n"
         "    return F.interpolate(features, size, mode='bilinear')\n"
     )
-    options = ["--dataset", "voc", "--root", str(scenes), "--train", "val", "--crop", "64"]
+    options = ["--dataset", "voc21", "--root", str(scenes), "--train", "val", "--crop", "64"]
     options += ["--upsamplers", "none", f"{own}:plain", "--output", str(tmp_path / "out"), *SMALL]
     assert main(options) == 0
     printed = capsys.readouterr().out
@@ -58,7 +58,7 @@ def test_one_command(scenes, tmp_path, capsys):
     ],
 )
 def test_bad_input_is_one_line(scenes, tmp_path, capsys, options, message):
-    given = ["--dataset", "voc", "--root", str(scenes), "--train", "val"]
+    given = ["--dataset", "voc21", "--root", str(scenes), "--train", "val"]
     assert main([*given, "--output", str(tmp_path), *SMALL, *options]) == 2
     error = capsys.readouterr().err.strip()
     assert message in error.splitlines()[-1]

@@ -102,7 +102,7 @@ class ProbeRun:
             "weights": backbone.weights,
             "training": [str(training.root), training.split, len(training.ids)],
             "test": [str(test.root), test.split, len(test.ids)],
-            "view": view.side or "whole",
+            "view": view.record,
             "pixels": config.pixels,
         }
         claim_folder(folder, settings, taken=(folder / "features").exists(), what="features")

@@ -26,9 +26,17 @@ class View:
     Attributes:
         side: the short side is resized to so many pixels and the middle square cut out (the
             published protocol, with 224); None takes the image as it is.
+        background: label 0 is a class like the others; else it is not scored.
     """
 
     side: int | None = None
+    background: bool = True
+
+    @property
+    def record(self) -> str | int:
+        """For settings."""
+        name = self.side or "whole"
+        return name if self.background else f"{name}, without background"
 
     def load(self, dataset: Dataset, image_id: str) -> tuple[np.ndarray, GroundTruth]:
         """The view (H, W, 3) uint8 RGB and its truth; labels are resized by nearest pixel.
@@ -37,6 +45,10 @@ class View:
             FileNotFoundError, ValueError: see `Dataset`.
         """
         image, truth = dataset.load_image(image_id), dataset.load_truth(image_id)
+        if not self.background:
+            labels = truth.labels.copy()
+            labels[labels == 0] = dataset.ignore
+            truth = GroundTruth(labels, truth.objects)
         if self.side is None:
             return image, truth
         image = resize_for_protocol(image, self.side, 1 << 30)

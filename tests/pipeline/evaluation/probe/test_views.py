@@ -17,6 +17,7 @@ from pipeline.evaluation.probe.views import View, as_guide, fitting_size, view_f
 class OneImage:
     image: np.ndarray
     truth: GroundTruth
+    ignore: int = 255
 
     def load_image(self, image_id):
         return self.image
@@ -45,6 +46,15 @@ def test_middle_square():
     np.testing.assert_array_equal(found[:, [0, 3], 0], [[0, 240]] * 4)
     whole, same = View(None).load(data, "a")
     assert whole is image and same is data.truth
+
+
+def test_without_background():
+    labels = np.array([[0, 1, 2], [0, 255, 0]], np.uint8)
+    data = OneImage(np.zeros((2, 3, 3), np.uint8), GroundTruth(labels, None))
+    _, truth = View(background=False).load(data, "a")
+    np.testing.assert_array_equal(truth.labels, [[255, 1, 2], [255, 255, 255]])
+    assert labels[0, 0] == 0 and View().record == "whole"
+    assert View(224, background=False).record == "224, without background"
 
 
 def test_features_are_of_the_view_in_whole_patches():
