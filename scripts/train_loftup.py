@@ -39,6 +39,7 @@ if not __package__:  # run as a file: Python looks for packages beside it
 
 from pipeline.app.options import Parser, run_main
 from pipeline.training.loftup.config import RECIPES, LoftUpConfig, get_recipe
+from pipeline.training.loftup.segments import SEGMENTERS
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -55,6 +56,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--random-weights", action="store_true", help="a backbone without weights, for a dry run")
     add("--data", default="rendered", metavar="FOLDER", help=data)
     add("--labels", type=Path, metavar="FOLDER", help="label PNGs of the images in --data instead")
+    add("--segmenter", choices=SEGMENTERS, help="make the masks of the images in --data instead")
     add("--init", type=Path, metavar="FILE", help="LoftUp weights to start from; stage 2 needs it")
     add("--output", type=Path, default=Path("runs/loftup"), help="folder (default: %(default)s)")
     add("--steps", type=int, help="length of the run, or …")
@@ -121,6 +123,8 @@ def check(args: argparse.Namespace, config: LoftUpConfig) -> None:
         raise ValueError("stage 2 starts from stage 1: add --init FILE (its best.safetensors)")
     if args.labels is not None and args.data == "rendered":
         raise ValueError("--labels needs the folder of its images: add --data FOLDER")
+    if args.segmenter is not None and (args.labels is not None or args.data == "rendered"):
+        raise ValueError("--segmenter is for a folder without masks: add --data, drop --labels")
     if args.threads is not None and args.threads < 1:
         raise ValueError(f"--threads must be at least 1, got {args.threads}")
     for name in ("workers", "validate_images"):
@@ -162,7 +166,13 @@ def run(args: argparse.Namespace) -> int:
             random_weights=args.random_weights,
             device=ranks.device,
         )
-        source = open_source(args.data, args.labels, args.validate_images)
+        source = open_source(
+            args.data,
+            args.labels,
+            args.validate_images,
+            segmenter=args.segmenter,
+            min_side=config.min_side,
+        )
         train.train(config, options, backbone, source, ranks)
     return 0
 

@@ -39,7 +39,7 @@ def test_both_stages_of_a_timm_vit_on_a_folder(sa1b, tmp_path, capfd, caplog):
     assert main([*common, *options, "--output", str(first)]) == 0
     assert "sa_2.json, mask 1: run lengths have size [89, 120], the image" in caplog.text
     start = str(first / "best.safetensors")
-    options = ["--steps", "2", "--stage", "2", "--anchor", "0.5", "--precision", "bf16"]
+    options = "--steps 2 --stage 2 --anchor 0.5 --precision bf16 --min-side 0".split()
     assert main([*common, *options, "--init", start, "--output", str(second)]) == 0
     with (second / "log.csv").open() as stream:
         (row,) = csv.DictReader(stream)

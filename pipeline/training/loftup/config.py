@@ -1,6 +1,11 @@
 """What a LoftUp training learns and how: one configuration, and its named recipes.
 
 `paper` is what Huang et al. 2025 (arXiv:2504.14032, section 3.3 and appendix) describe, for a GPU.
+`released` has the settings of the scripts that the authors published later, whose learning rates
+they recommend over the paper's. Those scripts also add FeatUp's multi-view term (a learnt
+downsampler reproduces the features of moved images), which is not in here, draw stage 2's side
+from 224 to 518, train on features without the channel norm, and take stage 1's total variation of
+the squared length of 64 random projections, not of the features themselves.
 `tiny` is this project's own, which learns most in some core-hours of a CPU: weights that average
 the nearest cells before anything is learnt, small windows near outlines instead of whole images,
 Muon, mask features that trust pure cells and are taken from the enlarged image as well, a term in
@@ -13,7 +18,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-OPTIMIZERS = ("adamw", "muon")
+OPTIMIZERS = ("adamw", "nadam", "muon")
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}  # names in torch
 GUIDE_FREQUENCIES = 20  # those of models.loftup, which would load torch for a --help
@@ -32,13 +37,15 @@ class LoftUpConfig:
     side: int = _option(224, "side of the square training images, pixels")
     batch: int = _option(8, "images per step (and process)")
     lr: float = _option(1e-3, "peak learning rate")
-    optimizer: str = _option("adamw", "AdamW, or Muon on matrices", choices=OPTIMIZERS)
+    optimizer: str = _option("adamw", "AdamW, NAdam, or Muon on matrices", choices=OPTIMIZERS)
     schedule: str = _option("constant", "of the learning rate, after a warm-up", choices=SCHEDULES)
     alpha: float = _option(0.8, "share of the mask's mean in the target, the rest is the pixel's")
     purity: bool = _option(False, "mask means over cells by purity, not over bicubic pixels")
     detail: bool = _option(False, "mask means also from the image enlarged twice (stage 1)")
     mask: float = _option(0.0, "weight of the masks' probabilities in text space (stage 1)")
     anchor: float = _option(0.0, "weight of pooled output against the low-res features; 0 = off")
+    tv: float = _option(0.0, "weight of the output's total variation")
+    soft_start: bool = _option(False, "hold the gradient's norm to 1e-4 in the first 10 steps")
     windows: int = _option(0, "windows per image that the loss sees; 0 = whole images (stage 1)")
     window_side: int = _option(32, "side of these windows, pixels")
     pool: int = _option(0, "images kept and used again, with new windows; 0 = every image once")
@@ -51,6 +58,8 @@ class LoftUpConfig:
     precision: str = _option("fp32", "bf16: mixed precision", choices=tuple(PRECISIONS))
     enlarge: tuple[float, float] = _option((2.0, 4.0), "least and greatest zoom t of the teacher")
     crops: int = _option(2, "teacher's crops per image")
+    corner: int = _option(16, "crops begin every N pixels of the enlarged image; 0: at patches")
+    min_side: int = _option(0, "leave out images of a folder with a shorter side, pixels")
     teacher_decay: float = _option(0.99, "decay of the teacher's average of the student")
     teacher_every: int = _option(10, "steps between the teacher's updates")
     affinity_pixels: int = _option(1024, "pixels per crop in an affinity matrix")
@@ -67,7 +76,7 @@ class LoftUpConfig:
                 )
         for name in ("side", "batch", "crops", "teacher_every", "affinity_pixels", "window_side"):
             expect(getattr(self, name) >= 1, name, "at least 1")
-        for name in ("seed", "mask", "anchor", "windows", "pool"):
+        for name in ("seed", "mask", "anchor", "tv", "windows", "pool", "corner", "min_side"):
             expect(getattr(self, name) >= 0, name, "0 or more")
         for name in ("alpha", "freeze"):
             expect(0 <= getattr(self, name) <= 1, name, "between 0 and 1")
@@ -122,7 +131,16 @@ _TINY = LoftUpConfig(
     precision="bf16",
 )
 RECIPES: dict[str, dict[int, LoftUpConfig]] = {
-    "paper": {1: LoftUpConfig(), 2: LoftUpConfig(stage=2, lr=1e-4)},
+    "paper": {1: LoftUpConfig(), 2: LoftUpConfig(stage=2, lr=1e-4, min_side=1500)},
+    "released": {
+        1: LoftUpConfig(lr=1e-4, optimizer="nadam", tv=0.01, soft_start=True),
+        2: LoftUpConfig(
+            stage=2,
+            alpha=0.5,
+            tv=0.05,
+            soft_start=True,
+        ),
+    },
     "tiny": {
         1: _TINY,
         2: dataclasses.replace(
@@ -136,6 +154,7 @@ RECIPES: dict[str, dict[int, LoftUpConfig]] = {
             pool=0,
             average=0.99,
             local=False,
+            corner=0,
             enlarge=(1.5, 2.0),  # the tiny CLIP names things worse that are larger still
             affinity_pixels=512,
         ),

@@ -15,26 +15,41 @@ from .crops import Starts
 from .targets import Example, upsample_window
 
 
-def anchor_loss(output: Tensor, patches: Tensor) -> Tensor:
+def anchor_loss(output: Tensor, normed: Tensor, starts: Starts, patch: int) -> Tensor:
     """Squared distance of the output's mean over every patch to that patch's own features.
 
     What keeps the output where text can tell it: affinities alone do not change when the whole
-    space is turned.
+    space is turned. Patches that a window holds only a part of do not count.
 
-    `output` is (n, C, s, s), `patches` (n, C, h, w), both channel-normalised.
+    Args:
+        output: (n, C, s, s), windows of all images.
+        normed: (B, C, H/patch, W/patch) features. Both are channel-normalised.
+        starts: where the windows lie.
+        patch: side of a patch, pixels.
     """
-    return F.mse_loss(F.adaptive_avg_pool2d(output, (patches.shape[2], patches.shape[3])), patches)
+    side, found, wanted = output.shape[2], [], []
+    windows = iter(output)
+    for grid, places in zip(normed, starts, strict=True):
+        for place in places:
+            first = [-(-start // patch) for start in place]  # whole patches
+            rows, columns = (
+                slice(f, (start + side) // patch) for f, start in zip(first, place, strict=True)
+            )
+            cells, window = grid[:, rows, columns], next(windows)
+            if not cells.numel():
+                continue
+            top, left = (f * patch - start for f, start in zip(first, place, strict=True))
+            pooled = F.avg_pool2d(window[:, top:, left:], patch)
+            found.append(pooled[:, : cells.shape[1], : cells.shape[2]].flatten(1))
+            wanted.append(cells.flatten(1))
+    if not found:
+        return output.sum() * 0
+    return F.mse_loss(torch.cat(found, dim=1), torch.cat(wanted, dim=1))
 
 
-def cut_patches(normed: Tensor, starts: Starts, side: int, patch: int) -> Tensor:
-    """The patches under every window: (B, C, H/patch, W/patch) -> (n, C, s/patch, s/patch)."""
-    n = side // patch
-    cut = [
-        grid[:, top // patch :, left // patch :][:, :n, :n]
-        for grid, places in zip(normed, starts, strict=True)
-        for top, left in places
-    ]
-    return torch.stack(cut)
+def total_variation(maps: Tensor) -> Tensor:
+    """Mean squared difference of neighbouring pixels of (n, C, s, s), down and across."""
+    return maps.diff(dim=2).square().mean() + maps.diff(dim=3).square().mean()
 
 
 def mask_loss(

@@ -24,7 +24,7 @@ from models.loftup.network import LoftUp
 from ..loop import weighted_sum
 from .config import LoftUpConfig
 from .crops import Starts, upsample_windows
-from .losses import anchor_loss, cut_patches
+from .losses import anchor_loss, total_variation
 from .samples import Sample
 from .targets import Example, make_examples
 
@@ -100,8 +100,12 @@ class Stage(nn.Module):
         with torch.set_grad_enabled(self.config.anchor > 0 and torch.is_grad_enabled()):
             features = torch.stack([example.features for example in batch.examples])
             normed = self.loftup.channelnorm(features)
-            patches = cut_patches(normed, batch.starts, output.shape[2], self.backbone.patch)
-            return anchor_loss(output, patches)
+            return anchor_loss(output, normed, batch.starts, self.backbone.patch)
+
+    def common(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """The terms that both stages know, those without a weight as far as they cost nothing."""
+        terms = {"anchor": self.anchor(output, batch)}
+        return terms | ({"tv": total_variation(output)} if self.config.tv else {})
 
     def batch(
         self, samples: list[Sample], examples: list[Example], rng: np.random.Generator

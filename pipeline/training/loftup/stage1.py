@@ -31,7 +31,7 @@ class FirstStage(Stage):
                 f"window_side must be a multiple of {backbone.name}'s patch of {backbone.patch} "
                 f"pixels and at most the side {config.side}, got {config.window_side}"
             )
-        self.weights = {"l2": 1.0, "mask": config.mask, "anchor": config.anchor}
+        self.weights = {"l2": 1.0, "mask": config.mask, "anchor": config.anchor, "tv": config.tv}
         self.scale = backbone.text.scale if backbone.text else math.nan
         self.zoom = 2 if config.detail else 1
 
@@ -43,7 +43,7 @@ class FirstStage(Stage):
     def examples(self, samples: list[Sample]) -> list[Example]:
         """Training images; with `detail` from larger samples, whose detail the masks' means get."""
         side = self.config.side
-        small = [resize(s.image, s.masks, side) if len(s.image) > side else s for s in samples]
+        small = [resize(s, side) if len(s.image) > side else s for s in samples]
         examples, norm = super().examples(small), self.loftup.channelnorm
         return [
             add_detail(e, s.image, self.backbone, norm) if len(s.image) > side else e
@@ -74,5 +74,5 @@ class FirstStage(Stage):
         if self.config.mask:
             examples, starts = batch.examples, batch.starts
             terms["mask"] = mask_loss(output, batch.target, examples, starts, self.scale)
-        terms["anchor"] = self.anchor(output, batch)
+        terms |= self.common(output, batch)
         return terms | {"cosine": mean_cosine(output, batch.target)}

@@ -19,7 +19,7 @@ from models.weights import load_strictly
 from ...evaluation.ranks import Ranks
 from ...world.scenes import load_world
 from ..loop import Run, Stateful
-from ..optimizers import adamw, muon_adamw
+from ..optimizers import adamw, muon_adamw, nadam
 from ..weights import MovingAverage, save_weights
 from .config import PRECISIONS, LoftUpConfig
 from .judge import BEST, Judge, RunOptions
@@ -34,6 +34,8 @@ from .stage2 import SecondStage
 from .validation import Validator
 
 STAGES: dict[int, type[FirstStage] | type[SecondStage]] = {1: FirstStage, 2: SecondStage}
+OPTIMIZERS = {"adamw": adamw, "nadam": nadam, "muon": muon_adamw}
+EARLY_STEPS, EARLY_NORM = 10, 1e-4  # of the published scripts
 _START_IMAGES = 32
 
 
@@ -67,7 +69,7 @@ def train(
     loftup = stage.loftup
     if config.local and options.init is None:
         _start_locally(stage, source)
-    optimizer = (muon_adamw if config.optimizer == "muon" else adamw)(loftup, config.lr)
+    optimizer = OPTIMIZERS[config.optimizer](loftup, config.lr)
     average, norms, best = MovingAverage(loftup, config.average), Norms(loftup, config), Best()
     known = {"backbone": backbone.name, "weights": backbone.weights, "data": source.name}
     known |= {"init": str(options.init), "steps": options.steps, "processes": ranks.world}
@@ -105,7 +107,8 @@ def train(
             loss = stage.loss(terms)
             loftup.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(learned, 1.0, error_if_nonfinite=True)
+            limit = EARLY_NORM if config.soft_start and step < EARLY_STEPS else 1.0
+            nn.utils.clip_grad_norm_(learned, limit, error_if_nonfinite=True)
             optimizer.step(rate)
             average.update(loftup)
             stage.after_step(step + 1)

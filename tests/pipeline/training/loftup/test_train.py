@@ -160,8 +160,9 @@ def test_pool_gives_the_same_images_from_any_step_on(backbone):
     assert not torch.equal(other[0].image, all_steps[0][0])
 
 
-def test_teacher_target_is_where_its_crop_lies(backbone):
-    config = dataclasses.replace(CONFIGS["paper 2"], alpha=0.0, enlarge=(2.0, 2.0))
+@pytest.mark.parametrize(("corner", "step"), [(16, 8), (0, 16)])
+def test_teacher_target_is_where_its_crop_lies(backbone, corner, step):
+    config = dataclasses.replace(CONFIGS["paper 2"], alpha=0.0, enlarge=(2.0, 2.0), corner=corner)
     stage = build_stage(config, backbone, None)
     assert isinstance(stage, SecondStage) and stage.zoom == 2
 
@@ -180,7 +181,9 @@ def test_teacher_target_is_where_its_crop_lies(backbone):
     student = F.avg_pool2d(torch.from_numpy(samples[0].image).permute(2, 0, 1).float(), 2)
     for target, (top, left) in zip(batch.target, batch.starts[0], strict=True):
         torch.testing.assert_close(target, student[:, top : top + 32, left : left + 32])
-    assert {y % 16 for y, _ in batch.starts[0]} == {0}
+    assert {n % step for n in sum(batch.starts[0], ())} == {0}
+    places = stage._corners(32)
+    assert places == list(range(0, 33, step))
 
 
 def test_zooms_are_those_of_whole_cells(backbone):
@@ -253,7 +256,7 @@ def test_colours_are_principal_components():
     ("change", "message"),
     [
         ({"alpha": 1.5}, "alpha must be between 0 and 1, got 1.5"),
-        ({"optimizer": "sgd"}, "optimizer must be adamw or muon"),
+        ({"optimizer": "sgd"}, "optimizer must be adamw or nadam or muon"),
         ({"pool": 7}, "fresh must be"),
         ({"pool": 4}, "pool must be 0 or at least the batch"),
         ({"enlarge": (3.0, 2.0)}, "enlarge must be"),
@@ -263,5 +266,5 @@ def test_colours_are_principal_components():
 def test_settings_are_checked(change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(LoftUpConfig(), **change)
-    with pytest.raises(ValueError, match="valid: paper, tiny"):
+    with pytest.raises(ValueError, match="valid: paper, released, tiny"):
         get_recipe("fast", 1)
