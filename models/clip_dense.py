@@ -17,11 +17,8 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .backbones.positions import resize_positions
 from .dense_methods import get_method
-
-# Added to the wanted grid before dividing, so that rounding never yields one row too few. The
-# published weights were evaluated with it and it shifts the samples, so it is part of the numbers.
-_GRID_MARGIN = 0.1
 
 
 def dense_features(
@@ -103,15 +100,8 @@ def forward_trunk(visual: VisionTransformer, image: Tensor) -> Tensor:
 def position_embedding(visual: VisionTransformer, height: int, width: int) -> Tensor:
     """Position embeddings (1 + height·width, D) for any grid; unchanged on the trained one."""
     trained = visual.positional_embedding
-    rows, columns = visual.grid_size
-    if (height, width) == (rows, columns):
-        return trained
-    grid = trained[1:].T.reshape(1, -1, rows, columns)  # (1, D, rows, columns)
-    scale = ((height + _GRID_MARGIN) / rows, (width + _GRID_MARGIN) / columns)
-    # The scale factors themselves (not the sizes) set the sampling positions.
-    grid = F.interpolate(grid.float(), scale_factor=scale, mode="bicubic").to(trained.dtype)
-    assert grid.shape[2:] == (height, width)
-    return torch.cat([trained[:1], grid[0].flatten(1).T])
+    resized = resize_positions(trained[1:], tuple(visual.grid_size), (height, width))
+    return torch.cat([trained[:1], resized])
 
 
 def last_block(

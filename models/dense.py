@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from .backbones.base import Backbone
     from .images import ImageSource
     from .networks import Networks
     from .presets import Preset
@@ -60,6 +61,12 @@ class DenseConfig:
 
     protocol: str | Protocol | None = setting(None, whose="the preset's")
     attention: str = setting("csa", f"CLIP's last block: {', '.join(METHODS)}")
+    statistics: str = setting(
+        "clip",
+        "of colours, CLIP's images are normalised with: its own (clip), or those that LoftUp's "
+        "published weights saw (imagenet)",
+        choices=("clip", "imagenet"),
+    )
     # A name of UPSAMPLERS, or one's own, see `models.upsamplers`.
     upsampler: str | Upsampler | Callable = DEFAULT_UPSAMPLER
     upsampled: str | None = setting(
@@ -119,6 +126,11 @@ class DenseConfig:
         }
         open_ = {name: value for name, value in settled.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **open_)
+
+    @property
+    def encoding(self) -> tuple[Any, ...]:
+        """The settings that an `EncodedImage` depends on."""
+        return self.attention, self.statistics, self.protocol, self.precision
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types; an upsampler of one's own by its name and the digest of its source."""
@@ -216,7 +228,7 @@ class Dense:
         start = clock(self.device)
         pixels = load_image(image)
         resized = resize_for_protocol(pixels, self.protocol.short_side, self.protocol.long_side)
-        backbone = self.networks.backbone(self.config.attention)
+        backbone = self._backbone()
         tensor = torch.from_numpy(resized).to(self.device).permute(2, 0, 1).float() / 255
         # On a CPU the image tower loses by bfloat16.
         gains = self.device.type != "cpu"
@@ -339,6 +351,9 @@ class Dense:
 
         return (whole_image_scores if self.config.whole_image else sliding_scores)(windows, scorer)
 
+    def _backbone(self) -> Backbone:
+        return self.networks.backbone(self.config.attention, self.config.statistics)
+
     def _upsampler(self) -> Upsampler:
         return self.networks.upsampler(self.config, self.dtype)
 
@@ -349,7 +364,7 @@ class Dense:
         name = self.config.upsampler
         if isinstance(name, str) and UPSAMPLERS[name].scales_colours:
             return image
-        backbone = self.networks.backbone(self.config.attention)
+        backbone = self._backbone()
         return denormalise(image, backbone.mean, backbone.std)
 
     def _scorer(self, text: Tensor) -> Scorer:

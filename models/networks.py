@@ -18,7 +18,7 @@ from .presets import Preset, get_preset
 from .sam2_masks import Sam2Masks
 from .text import TextEncoder
 from .upsamplers.base import Upsampler
-from .upsamplers.registry import UPSAMPLERS, Weights, load_network
+from .upsamplers.registry import UPSAMPLERS, Weights, check_width, load_network
 from .weights import load_clip, load_sam2
 
 if TYPE_CHECKING:
@@ -91,21 +91,22 @@ class Networks:
                 self.preset.sam, model_cfg=self._model_cfg, checkpoint=self._checkpoint
             )
         network = load_network(name, self._weights.get(name), self.preset)
-        width = self.backbone().dim
-        if (dim := getattr(network, "dim", width)) != width:
-            raise ValueError(
-                f"{name} {self._weights.get(name, '')} upsamples {dim} channels, the features of "
-                f"{self.preset.name} have {width}: give a checkpoint trained for them"
-            )
+        weights = str(self._weights.get(name, ""))
+        check_width(f"{name} {weights}", network, self.backbone().dim, self.preset.name)
         return network
 
-    def backbone(self, attention: str = "csa") -> Backbone:
-        """CLIP as the dense encoder of one of the dense methods."""
+    def backbone(self, attention: str = "csa", statistics: str = "clip") -> Backbone:
+        """CLIP as the dense encoder of one of the dense methods, see `clip_backbone`."""
         clip = self.network("clip")
         return self._once(
-            ("backbone", attention),
+            ("backbone", attention, statistics),
             lambda: clip_backbone(
-                self.preset.name, clip, self._tokenizer, attention, device=self.device
+                self.preset.name,
+                clip,
+                self._tokenizer,
+                attention,
+                statistics=statistics,
+                device=self.device,
             ),
         )
 

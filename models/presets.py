@@ -38,7 +38,7 @@ class ClipPreset:
 class LoftUpPreset:
     """A LoftUp trained for one kind of features."""
 
-    features: str
+    features: str  # kind of features, a name of models.backbones.registry where it has a row
     dim: int  # channels
     patch: int  # patch side of the backbone it was trained with, pixels
     source: Source
@@ -89,12 +89,12 @@ def _hub_loftup(name: str, features: str, dim: int, patch: int) -> LoftUpPreset:
 
 LOFTUPS: dict[str, LoftUpPreset] = {
     "loftup_clip": _hub_loftup("loftup-clip", "clip-vit-b16", 512, 16),
-    "loftup_dinov2s": _hub_loftup("loftup-dinov2s", "dinov2-vit-s14", 384, 14),
-    "loftup_dinov2s_reg": _hub_loftup("loftup-dinov2s_reg", "dinov2-vit-s14-reg", 384, 14),
-    "loftup_dinov2b": _hub_loftup("loftup-dinov2b", "dinov2-vit-b14", 768, 14),
-    "loftup_dinov2b_reg": _hub_loftup("loftup-dinov2b_reg", "dinov2-vit-b14-reg", 768, 14),
-    "loftup_siglip": _hub_loftup("loftup-siglip", "siglip-vit-b16", 768, 16),
-    "loftup_siglip2": _hub_loftup("loftup-siglip2", "siglip2-vit-b16", 768, 16),
+    "loftup_dinov2s": _hub_loftup("loftup-dinov2s", "dinov2_vits14", 384, 14),
+    "loftup_dinov2s_reg": _hub_loftup("loftup-dinov2s_reg", "dinov2_vits14_reg", 384, 14),
+    "loftup_dinov2b": _hub_loftup("loftup-dinov2b", "dinov2_vitb14", 768, 14),
+    "loftup_dinov2b_reg": _hub_loftup("loftup-dinov2b_reg", "dinov2_vitb14_reg", 768, 14),
+    "loftup_siglip": _hub_loftup("loftup-siglip", "siglip_vitb16", 768, 16),
+    "loftup_siglip2": _hub_loftup("loftup-siglip2", "siglip2_vitb16", 768, 16),
     "loftup_tiny": LoftUpPreset(
         features="tiny-clip",
         dim=128,

@@ -4,9 +4,9 @@ Stage 1 learns to give every pixel of a mask that mask's mean feature. Stage 2 s
 result and learns from a teacher, a slow average of itself, that looks at enlarged crops.
 
     # DINOv2 on SA-1B (a folder of .jpg and .json files), as the paper does, on a GPU
-    python scripts/train_loftup.py --stage 1 --backbone timm:vit_small_patch14_dinov2.lvd142m \\
+    python scripts/train_loftup.py --stage 1 --backbone dinov2_vits14 \\
         --data /data/sa1b --steps 125000 --output runs/dino1
-    python scripts/train_loftup.py --stage 2 --backbone timm:vit_small_patch14_dinov2.lvd142m \\
+    python scripts/train_loftup.py --stage 2 --backbone dinov2_vits14 \\
         --data /data/sa1b --steps 125000 --init runs/dino1/best.safetensors --output runs/dino2
 
     # the shipped tiny preset, on rendered scenes, on a CPU
@@ -37,6 +37,7 @@ from typing import Any
 if not __package__:  # run as a file: Python looks for packages beside it
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from models.backbones.registry import backbone_names
 from pipeline.app.options import Parser, run_main
 from pipeline.training.loftup.config import RECIPES, LoftUpConfig, get_recipe
 from pipeline.training.loftup.segments import SEGMENTERS
@@ -46,7 +47,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """All options; those of `LoftUpConfig` are there only if given."""
     parser = Parser(__doc__)
     add = parser.add_argument
-    backbones = "tiny, vit-b16, timm:NAME, open_clip:NAME or open_clip:FOLDER (default: tiny)"
+    backbones = f"{', '.join(backbone_names())} (default: tiny)"
     data = "images with SA-1B's .json beside them, or 'rendered' scenes (default)"
     export = "train nothing: write best.safetensors of --output to FILE (.safetensors, .bin), fp16"
     add("--recipe", choices=tuple(RECIPES), default="paper", help="settings (default: paper)")

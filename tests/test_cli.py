@@ -437,7 +437,7 @@ def test_bad_checkpoints(here, capsys, monkeypatch):
 
 
 def test_a_loftup_that_does_not_fit(here, capsys):
-    message = "loftup_dinov2s upsamples dinov2-vit-s14 features, not tiny-clip; for tiny-clip: "
+    message = "loftup_dinov2s upsamples dinov2_vits14 features, not tiny-clip; for tiny-clip: "
     argv = ["--use-loftup", "--loftup-model", "loftup_dinov2s"]
     assert_refused(argv, message + "loftup_tiny", capsys)
 

@@ -201,7 +201,7 @@ def test_a_loftup_that_is_missing_or_does_not_fit_is_an_error(here, capsys):
     for name, message in (
         ("nowhere.pt", "nowhere.pt does not exist"),
         ("other.safetensors", "other.safetensors is no LoftUp"),
-        ("loftup_dinov2s", "loftup_dinov2s upsamples dinov2-vit-s14 features, not tiny-clip"),
+        ("loftup_dinov2s", "loftup_dinov2s upsamples dinov2_vits14 features, not tiny-clip"),
     ):
         assert_refused(["--loftup-model", name], message, capsys)
 

@@ -5,7 +5,8 @@ Shapes: B images, C channels, h×w cells, H×W pixels, multiples of the patch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,21 @@ def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
 def denormalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """The inverse of `normalise`."""
     return images * _per_channel(std, images) + _per_channel(mean, images)
+
+
+@contextmanager
+def same_chance() -> Iterator[None]:
+    """Random weights that every process and every resumed run has again."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def square_patch(spec: str, patch_size: tuple[int, int]) -> int:
+    """The side of a patch; ValueError unless it is a square."""
+    if patch_size[0] != patch_size[1]:
+        raise ValueError(f"{spec} has patches of {patch_size} pixels; only squares will do")
+    return patch_size[0]
 
 
 def _per_channel(values: tuple[float, ...], images: Tensor) -> Tensor:
@@ -59,6 +75,7 @@ class Backbone:
         encode: normalised images (B, 3, H, W) -> (B, C, h, w).
         text: None where the features cannot be compared with words.
         weights: where they come from, for the record.
+        kind: of the features, see `models.presets.LOFTUPS`; "" for one of its own.
         second: the network whose features its dense method needs, if any.
     """
 
@@ -71,6 +88,7 @@ class Backbone:
     encode: Callable[[Tensor], Tensor]
     text: TextSide | None = None
     weights: str = "published"
+    kind: str = ""
     second: Backbone | None = None
 
     def normalise(self, images: Tensor) -> Tensor:

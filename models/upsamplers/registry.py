@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from ..backbones.base import Backbone
     from .base import Upsampler
 
 UPSAMPLED = ("features", "scores", "probabilities")  # what can be upsampled
@@ -118,11 +119,34 @@ def load_network(name: str, weights: Weights | None, preset: Preset) -> nn.Modul
     """
     row = UPSAMPLERS[name]
     weights = str(weights or row.default or getattr(preset, name))
-    # A name, not a file, is refused before it is fetched.
+    _check_kind(row, weights, preset.clip.features)
+    return row.load(weights)
+
+
+def _check_kind(row: UpsamplerRow, weights: str, features: str) -> None:
+    """Refuse a name, not a file, for other features before it is fetched."""
     is_file = os.path.splitext(weights)[1] or os.path.exists(weights)
     if row.published is LOFTUPS and (weights in LOFTUPS or not is_file):
-        loftup_for(preset.clip.features, weights)
-    return row.load(weights)
+        loftup_for(features, weights)
+
+
+def check_width(name: str, network: nn.Module, dim: int, whose: str) -> None:
+    """Refuse a trained network for features of another width than `dim`.
+
+    Args:
+        name: of the upsampler or its weights, for the message.
+        network: has an attribute `dim` if it fits one width only.
+        dim: C of the features.
+        whose: they are, for the message.
+
+    Raises:
+        ValueError: it is for another.
+    """
+    if (trained := getattr(network, "dim", dim)) != dim:
+        raise ValueError(
+            f"{name} upsamples {trained} channels, the features of {whose} have {dim}: give a "
+            "checkpoint trained for them"
+        )
 
 
 def get_row(name: str) -> UpsamplerRow:
@@ -177,6 +201,7 @@ def load_upsampler(
     name: str,
     weights: Weights | None = None,
     *,
+    backbone: Backbone | None = None,
     device: str | torch.device = "cpu",
 ) -> Upsampler:
     """An upsampler by name, alone: for features of one's own.
@@ -184,10 +209,11 @@ def load_upsampler(
     Args:
         name: one of `UPSAMPLERS`, or the name of published weights such as `loftup_dinov2s`.
         weights: a checkpoint file, or an address for AnyUp; loftup has no default.
+        backbone: makes the features; weights for others are refused.
         device: where its networks go.
 
     Raises:
-        ValueError: no such upsampler; the message lists those there are.
+        ValueError: no such upsampler, or for other features; the message lists the valid ones.
         WeightsNotFoundError, WeightsError: see `models.weight_files`.
     """
     import torch
@@ -199,7 +225,11 @@ def load_upsampler(
     row, network = UPSAMPLERS[family], None
     if row.network:
         given = weights or (row.default or name if name == family else name)
+        if backbone is not None:
+            _check_kind(row, str(given), backbone.kind or backbone.name)
         network = row.load(given).to(device)
+        if backbone is not None:
+            check_width(str(given), network, backbone.dim, backbone.name)
     elif weights is not None:
         trained = " or ".join(sorted(key for key, other in UPSAMPLERS.items() if other.network))
         raise ValueError(f"weights {str(weights)!r} need upsampler {trained}, got {name!r}")

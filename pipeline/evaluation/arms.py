@@ -59,6 +59,10 @@ MODIFIERS: dict[str, Part] = {
     "negatives": Part({"negative_points": 2}, "SAM 2 is told two points on other classes as well"),
     "pamr": Part({"use_pamr": True}, "scores refined by PAMR, on the resized image"),
     **{name: Part({"attention": name}, row.meaning) for name, row in METHODS.items()},
+    "imagenet": Part(
+        {"statistics": "imagenet"},
+        "CLIP's images normalised with ImageNet's statistics, as LoftUp's published weights saw",
+    ),
     "restored": Part(
         {"text_space": "restored"}, "LoftUp's output back in CLIP's joint space (the default)"
     ),

@@ -196,7 +196,7 @@ class _Image:
 
     def encoded(self, dense: Dense) -> EncodedImage:
         """CLIP's features, once per way of encoding."""
-        key = dense.config.attention, dense.config.protocol, dense.config.precision
+        key = dense.config.encoding
         if key not in self._encoded:
             encoded = dense.encode(self.image)
             # One array for all: SAM 2 knows an image that it has set by identity.

@@ -70,14 +70,14 @@ def test_published_loftups(name, dim, patch):
 def test_a_loftup_for_other_features_names_those_that_fit():
     with pytest.raises(
         ValueError,
-        match=r"loftup_siglip upsamples siglip-vit-b16 features, not clip-vit-b16; "
+        match=r"loftup_siglip upsamples siglip_vitb16 features, not clip-vit-b16; "
         r"for clip-vit-b16: loftup_clip$",
     ):
         loftup_for("clip-vit-b16", "loftup_siglip")
     with pytest.raises(ValueError, match=r"for tiny-clip: loftup_tiny$"):
         loftup_for("tiny-clip", "loftup_clip")
     with pytest.raises(ValueError, match=r"unknown LoftUp 'loftup'; .*: loftup_dinov2b_reg$"):
-        loftup_for("dinov2-vit-b14-reg", "loftup")
+        loftup_for("dinov2_vitb14_reg", "loftup")
     with pytest.raises(ValueError, match=r"for resnet: none, train one"):
         loftup_for("resnet", "loftup_clip")
 

@@ -102,9 +102,9 @@ def test_a_classifier_in_the_file_is_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("spec", "options", "message"),
     [
-        ("resnet", {}, "valid: vit-b16, tiny, timm:NAME"),
+        ("resnet", {}, "valid: vit-b16, tiny, dinov2_vits14"),
         ("timm:vit_nothing", {}, "unknown timm model"),
-        ("timm:resnet18", {"random_weights": True}, "not a ViT"),
+        ("timm:resnet18@5", {"random_weights": True}, "has timm:resnet18@2, timm:resnet18@4"),
         (f"timm:{DINO}", {"attention": "csa"}, "is for CLIP"),
         ("tiny", {"attention": "blur"}, "valid: csa, vanilla, maskclip"),
         ("open_clip:RN50", {"random_weights": True}, "VisionTransformer"),
