@@ -51,11 +51,7 @@ class FoldedLoftUp:
             _Convolution(convolutions[1], norms[1], dtype),
         )
         self._feed_forwards = [_FeedForward(f, dtype) for _, f in net.ca_transformer.pairs()]
-        (last,), (norm,) = only(nn.Conv2d, net.final_conv), only(nn.LayerNorm, net.final_conv)
-        assert last.bias is not None
-        weight, bias = fold(last.weight.flatten(1), last.bias, net.ca_transformer.norm)
-        self._last = weight.to(dtype), bias.to(dtype)
-        self._last_norm = norm.weight.to(dtype), norm.bias.to(dtype), norm.eps
+        self._last = None if net.head is not None else _Projection(net, dtype)
 
     def strips(self, features: Tensor, scaled: Tensor) -> Iterator[tuple[Place, Tensor]]:
         """The upsampled features of all images, piece by piece.
@@ -74,11 +70,12 @@ class FoldedLoftUp:
         on_cpu = features.device.type == "cpu"
         side, pixels = (_CPU_TILE, _CPU_STRIP) if on_cpu else (_GPU_TILE, _GPU_STRIP)
         for image, colours in enumerate(scaled):
-            attentions = self._attentions(features[image])
+            grid = self._channelnorm(features[image : image + 1].to(self._net.dtype))
+            attentions = self._attentions(grid)
             tiles = list(_split(Window(0, 0, *scaled.shape[2:]), side))
             while tiles:
                 try:
-                    yield from self._tile(image, colours, tiles[0], pixels, attentions)
+                    yield from self._tile(image, colours, tiles[0], pixels, attentions, grid)
                     del tiles[0]
                 except torch.OutOfMemoryError:  # of a GPU, which others may use as well
                     side //= 2
@@ -95,6 +92,7 @@ class FoldedLoftUp:
         tile: Window,
         pixels: int,
         attentions: list[_Attention],
+        grid: Tensor,
     ) -> Iterator[tuple[Place, Tensor]]:
         """`strips` of one tile of one image, in strips of about `pixels`."""
         queries = self._queries(colours, tile)
@@ -104,15 +102,22 @@ class FoldedLoftUp:
             strip = queries[top : top + rows]  # (h, w, D)
             values = self._values(strip.flatten(0, 1), attentions)
             first, left = tile.top + top, tile.left
+            if self._last is None:
+                where = Window(first, left, len(strip), strip.shape[1])
+                values = values[None].to(self._net.dtype)
+                values = self._net.finish(values, grid, colours.shape[1:], [where])
+                values = values[0].flatten(1).T.to(self._dtype)
             place = image, slice(first, first + len(strip)), slice(left, left + tile.width)
             yield place, values.unflatten(0, strip.shape[:2])
 
     def _values(self, x: Tensor, attentions: list[_Attention]) -> Tensor:
-        """From queries (N, D) to upsampled features (N, C)."""
+        """From queries (N, D) to upsampled features (N, C), or to what the last layer is given."""
         for attend, feed_forward in zip(attentions, self._feed_forwards, strict=True):
             x = feed_forward(attend(x))
-        x = F.linear(F.layer_norm(x, x.shape[1:]), *self._last)
-        return F.layer_norm(x, x.shape[1:], *self._last_norm)
+        if self._last is None:
+            norm = self._net.ca_transformer.norm
+            return F.layer_norm(x, x.shape[1:], norm.weight.to(x), norm.bias.to(x), norm.eps)
+        return self._last(x)
 
     def _queries(self, scaled: Tensor, tile: Window) -> Tensor:
         """(h, w, D) of one tile, a query per pixel."""
@@ -122,10 +127,10 @@ class FoldedLoftUp:
         _blank_outside(x, _grow(tile, 1), size)  # the second one's padding is zero
         return second(x)
 
-    def _attentions(self, features: Tensor) -> list[_Attention]:
-        """Per layer the function (N, D) -> (N, D) that adds what the features say."""
+    def _attentions(self, grid: Tensor) -> list[_Attention]:
+        """Per layer the function (N, D) -> (N, D) that adds what normed features (1, C, h, w) say."""
         net = self._net
-        context = net.encode_context(self._channelnorm(features[None].to(net.dtype)))[0]
+        context = net.encode_context(grid)[0]
         layers = net.ca_transformer.pairs()
         return [_Attention(attention, context, self._dtype) for attention, _ in layers]
 
@@ -252,6 +257,21 @@ def _project(attention: CrossAttention, context: Tensor) -> tuple[Tensor, Tensor
         for w, b in zip(weights[1:], biases[1:], strict=True)
     )
     return weight.unflatten(0, (heads, -1)), bias.unflatten(0, (heads, -1)), keys, values
+
+
+class _Projection:
+    """The published last layer, after the transformer's norm."""
+
+    def __init__(self, net: Upsampler, dtype: torch.dtype) -> None:
+        (last,), (norm,) = only(nn.Conv2d, net.final_conv), only(nn.LayerNorm, net.final_conv)
+        assert last.bias is not None
+        weight, bias = fold(last.weight.flatten(1), last.bias, net.ca_transformer.norm)
+        self._last = weight.to(dtype), bias.to(dtype)
+        self._norm = norm.weight.to(dtype), norm.bias.to(dtype), norm.eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        x = F.linear(F.layer_norm(x, x.shape[1:]), *self._last)
+        return F.layer_norm(x, x.shape[1:], *self._norm)
 
 
 class _FeedForward:
