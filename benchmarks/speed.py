@@ -5,10 +5,10 @@
     python benchmarks/speed.py --list                     # their names
 
 The plain computations are in `benchmarks/plain`. All run in one process on the same random weights
-and inputs: LoftUp (named by its channels) and AnyUp upsample features, joint bilateral and guided
-filter the scores of 21 words, as the pipeline has them do. Memory is measured in a fresh process
-each: peak minus what the loaded model held; `scores` are those of 21 words by the weights of the
-features. A line of JSON per measurement; --output also gets results.json and report.md.
+and inputs: LoftUp (named by its channels), AnyUp and NAF upsample features, joint bilateral and
+guided filter the scores of 21 words, as the pipeline has them do. Memory is measured in a fresh
+process each: peak minus what the loaded model held; `scores` are those of 21 words by the weights
+of the features. A line of JSON per measurement; --output also gets results.json and report.md.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 PATCH, WORDS, CHANNELS = 16, 21, 512
 LOFTUPS = ("512", "128")  # channels: CLIP ViT-B/16's, and the shipped tiny one's
-OTHERS = ("jbu", "guided", "anyup")
+OTHERS = ("jbu", "guided", "anyup", "naf")
 SIZES = (224, 448)
 _COLUMNS = {
     "machine": MACHINE_COLUMNS,
@@ -73,7 +73,20 @@ def ways(name: str, size: int, grid: int) -> dict[str, Callable[[], Tensor]]:
             "plain": lambda: plain(scores, image),
             "float32": lambda: upsample(scores, scores, image, (size, size)),
         }
-    if name == "anyup":
+    if name == "naf":
+        from benchmarks.plain.naf import plain_naf
+        from models.naf.network import NAF
+        from models.upsamplers.trained import NAFUpsampler
+
+        naf = NAF().eval().requires_grad_(False)
+        scores = NAFUpsampler(naf).upsample_scores
+        features, text = torch.randn(1, CHANNELS, grid, grid), torch.randn(WORDS, CHANNELS)
+        found = {
+            "plain": lambda: plain_naf(naf, image, features),
+            "float32": lambda: naf(image, features),
+            "scores": lambda: scores(features, image, text, (size, size)),
+        }
+    elif name == "anyup":
         from benchmarks.plain.anyup import plain_anyup
         from models.anyup.network import AnyUp
         from models.upsamplers.trained import AnyUpUpsampler
@@ -169,7 +182,7 @@ _MEMORY = [
     *((name, way, size, 32) for name in LOFTUPS for size in (1024, 2048)
       for way in ("scores", "scores-bfloat16")),
     *((name, "plain", 224) for name in OTHERS),
-    *((name, way, size) for name, way in zip(OTHERS, ("float32", "float32", "scores"), strict=True)
+    *((name, "float32" if name in ("jbu", "guided") else "scores", size) for name in OTHERS
       for size in (224, 1024, 2048)),
 ]  # fmt: skip
 # By name: a function and its arguments. Memory last: it takes long, and does not mind what else the

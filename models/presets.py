@@ -111,6 +111,10 @@ ANYUPS: dict[str, Source] = {
 }
 DEFAULT_ANYUP = "anyup_multi_backbone"  # trained on CLIP's features among others
 
+_NAF = "https://github.com/valeoai/NAF/releases/download/model"
+NAFS: dict[str, Source] = {"naf_release": Source(url=f"{_NAF}/naf_release.pth")}
+DEFAULT_NAF = "naf_release"  # fits the features of any backbone
+
 PRESETS: dict[str, Preset] = {
     "vit-b16": Preset(
         name="vit-b16",

@@ -1,9 +1,9 @@
 """Images made strip by strip, from top to bottom, so that memory does not grow with them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -42,3 +42,30 @@ def resized_rows(values: Tensor, size: tuple[int, int], top: int, bottom: int) -
     used = values[:, :, first : int(lower[-1]) + 1]
     used = F.interpolate(used, (used.shape[2], size[1]), mode="bilinear")
     return torch.lerp(used[:, :, upper - first], used[:, :, lower - first], weight)
+
+
+def learns(module: nn.Module, x: Tensor) -> bool:
+    """Whether gradients are needed, so that nothing may be overwritten."""
+    needed = x.requires_grad or any(p.requires_grad for p in module.parameters())
+    return needed and torch.is_grad_enabled()
+
+
+def measured_norm(norm: nn.GroupNorm, chunks: Iterable[Tensor]) -> Callable[[Tensor], Tensor]:
+    """The norm as an affine function of any rows, of all chunks (B, d, rows, W) together."""
+    moments, counts = [], []
+    for chunk in chunks:
+        grouped = chunk.float().unflatten(1, (norm.num_groups, -1)).flatten(2)
+        moments.append(torch.stack(torch.var_mean(grouped, dim=2, correction=0)))
+        counts.append(grouped.shape[2])
+    variances, means = torch.stack(moments, dim=1)  # (chunks, B, groups) each
+    weights = means.new_tensor(counts)[:, None, None] / sum(counts)
+    mean = (weights * means).sum(0)
+    variance = (weights * (variances + (means - mean).square())).sum(0)
+    each = norm.num_channels // norm.num_groups
+    mean, deviation = (
+        value.repeat_interleave(each, dim=1) for value in (mean, (variance + norm.eps).sqrt())
+    )
+    scale = norm.weight / deviation
+    shift = norm.bias - mean * scale
+    scale, shift = scale[..., None, None], shift[..., None, None]  # (B, d, 1, 1)
+    return lambda x: torch.addcmul(shift, x, scale)

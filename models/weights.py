@@ -13,7 +13,17 @@ from torch import Tensor, nn
 from .anyup.network import AnyUp
 from .loftup.heads import head_of
 from .loftup.network import LoftUp
-from .presets import ANYUPS, DEFAULT_ANYUP, LOFTUPS, ClipPreset, SamPreset, Source
+from .naf.network import NAF
+from .presets import (
+    ANYUPS,
+    DEFAULT_ANYUP,
+    DEFAULT_NAF,
+    LOFTUPS,
+    NAFS,
+    ClipPreset,
+    SamPreset,
+    Source,
+)
 from .weight_files import WeightsError, read_state_dict, resolve
 
 Tokenizer = Callable[[list[str]], Tensor]  # texts -> (N, context) int64
@@ -142,6 +152,15 @@ def _named_or_given(
     return path
 
 
+def _addressed_or_given(
+    name_or_path: str | os.PathLike, sources: dict[str, Source], what: str
+) -> Path:
+    """The file at an address, of one of the names in `sources`, or else the path itself."""
+    if str(name_or_path).startswith(("http://", "https://")):
+        return resolve(Source(url=str(name_or_path)))
+    return _named_or_given(name_or_path, sources, what, "path or address")
+
+
 def load_anyup(name_or_path: str | os.PathLike = DEFAULT_ANYUP) -> AnyUp:
     """AnyUp in eval mode on the CPU, from one of `models.presets.ANYUPS`, an address or a file.
 
@@ -149,10 +168,7 @@ def load_anyup(name_or_path: str | os.PathLike = DEFAULT_ANYUP) -> AnyUp:
         WeightsNotFoundError, WeightsError: see `resolve`, `read_state_dict`, `load_strictly`.
         ValueError: neither a known name nor an address nor an existing file.
     """
-    if str(name_or_path).startswith(("http://", "https://")):
-        path = resolve(Source(url=str(name_or_path)))
-    else:
-        path = _named_or_given(name_or_path, ANYUPS, "AnyUp", "path or address")
+    path = _addressed_or_given(name_or_path, ANYUPS, "AnyUp")
     state = read_state_dict(path)
     first = state.get("image_encoder.0.weight")
     if first is None:
@@ -160,6 +176,25 @@ def load_anyup(name_or_path: str | os.PathLike = DEFAULT_ANYUP) -> AnyUp:
     anyup = AnyUp(len(first))
     load_strictly(anyup, state, path)
     return anyup.eval().requires_grad_(False)
+
+
+def load_naf(name_or_path: str | os.PathLike = DEFAULT_NAF) -> NAF:
+    """NAF in eval mode on the CPU, from one of `models.presets.NAFS`, an address or a file.
+
+    Raises:
+        WeightsNotFoundError, WeightsError: see `resolve`, `read_state_dict`, `load_strictly`.
+        ValueError: neither a known name nor an address nor an existing file.
+    """
+    path = _addressed_or_given(name_or_path, NAFS, "NAF")
+    state = read_state_dict(path)
+    first = state.get("image_encoder.sem_encoder.0.weight")
+    if first is None:
+        raise WeightsError(
+            f"checkpoint {path} is no NAF: it has no image_encoder.sem_encoder.0.weight"
+        )
+    naf = NAF(2 * len(first))
+    load_strictly(naf, state, path)
+    return naf.eval().requires_grad_(False)
 
 
 def load_sam2(

@@ -9,13 +9,11 @@ Shapes: B batch, d width, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..strips import assemble
+from ..strips import assemble, learns, measured_norm
 
 GROUPS = 8
 _CHUNK_PIXELS = 4096  # of the whole batch, worked on at once: they stay in the processor's cache
@@ -31,7 +29,7 @@ def encode(encoder: nn.Sequential, x: Tensor) -> Tensor:
 
     Overwrites `x` where it has d channels already.
     """
-    if _learns(encoder, x):
+    if learns(encoder, x):
         return encoder(x)
     first, *blocks = encoder
     assert isinstance(first, nn.Conv2d)
@@ -66,12 +64,12 @@ class ResBlock(nn.Module):
         first, _, before, second, _, after = self.block
         assert isinstance(first, nn.GroupNorm) and isinstance(second, nn.GroupNorm)
         chunks = _chunks(x)
-        normed = _measured(first, chunks)
+        normed = measured_norm(first, chunks)
 
         def inner(chunk: Tensor) -> Tensor:
             return before(F.silu(normed(chunk)))
 
-        inner_normed = _measured(second, map(inner, chunks))
+        inner_normed = measured_norm(second, map(inner, chunks))
         for chunk in chunks:
             chunk += after(F.silu(inner_normed(inner(chunk))))
 
@@ -88,7 +86,7 @@ class Rope(nn.Module):
 
     def over(self, x: Tensor) -> Tensor:
         """The same; overwrites `x` unless gradients are needed."""
-        if _learns(self, x):
+        if learns(self, x):
             return self(x)
         chunks = _chunks(x)
         rows = torch.linspace(0, 1, x.shape[2], device=x.device).split(chunks[0].shape[2])
@@ -105,32 +103,6 @@ class Rope(nn.Module):
         return x * angles.cos() + torch.cat([-second, first], dim=1) * angles.sin()
 
 
-def _learns(module: nn.Module, x: Tensor) -> bool:
-    needed = x.requires_grad or any(p.requires_grad for p in module.parameters())
-    return needed and torch.is_grad_enabled()
-
-
 def _chunks(x: Tensor) -> tuple[Tensor, ...]:
     """Views of some rows each, (B, d, rows, W)."""
     return x.split(max(1, _CHUNK_PIXELS // (len(x) * x.shape[3])), dim=2)
-
-
-def _measured(norm: nn.GroupNorm, chunks: Iterable[Tensor]) -> Callable[[Tensor], Tensor]:
-    """The norm as an affine function, for all chunks (B, d, rows, W) together."""
-    moments, counts = [], []
-    for chunk in chunks:
-        grouped = chunk.float().unflatten(1, (norm.num_groups, -1)).flatten(2)
-        moments.append(torch.stack(torch.var_mean(grouped, dim=2, correction=0)))
-        counts.append(grouped.shape[2])
-    variances, means = torch.stack(moments, dim=1)  # (chunks, B, groups) each
-    weights = means.new_tensor(counts)[:, None, None] / sum(counts)
-    mean = (weights * means).sum(0)
-    variance = (weights * (variances + (means - mean).square())).sum(0)
-    each = norm.num_channels // norm.num_groups
-    mean, deviation = (
-        value.repeat_interleave(each, dim=1) for value in (mean, (variance + norm.eps).sqrt())
-    )
-    scale = norm.weight / deviation
-    shift = norm.bias - mean * scale
-    scale, shift = scale[..., None, None], shift[..., None, None]  # (B, d, 1, 1)
-    return lambda x: torch.addcmul(shift, x, scale)

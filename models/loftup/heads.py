@@ -77,9 +77,8 @@ class Mix(nn.Module):
                 _distances(cells, pixels)[span].to(logits)
                 for cells, pixels, span in zip(grid, size, _spans(window), strict=True)
             )
-            near.append(
-                (down[:, None, :, None] + across[None, :, None, :]).flatten(2).flatten(0, 1)
-            )
+            apart = down[:, None, :, None] + across[None, :, None, :]  # (h', w', h, w)
+            near.append(apart.flatten(2).flatten(0, 1))
         weights = (logits - sharpness * torch.stack(near)).softmax(dim=2)
         mixed = weights @ values.flatten(2).transpose(1, 2)  # (B, N, V)
         shape = windows[0].height, windows[0].width

@@ -128,7 +128,7 @@ class FoldedLoftUp:
         return second(x)
 
     def _attentions(self, grid: Tensor) -> list[_Attention]:
-        """Per layer the function (N, D) -> (N, D) that adds what normed features (1, C, h, w) say."""
+        """Per layer the function (N, D) -> (N, D) that adds what normed features say."""
         net = self._net
         context = net.encode_context(grid)[0]
         layers = net.ca_transformer.pairs()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..places import load_place
-from ..presets import ANYUPS, DEFAULT_ANYUP, LOFTUPS, Preset, loftup_for
+from ..presets import ANYUPS, DEFAULT_ANYUP, DEFAULT_NAF, LOFTUPS, NAFS, Preset, loftup_for
 
 if TYPE_CHECKING:
     import torch
@@ -101,6 +101,16 @@ UPSAMPLERS: dict[str, UpsamplerRow] = {
         default=DEFAULT_ANYUP,
         weights_help=f"AnyUp name ({', '.join(ANYUPS)}), weights file or address "
         f"(default: {DEFAULT_ANYUP})",
+    ),
+    "naf": UpsamplerRow(
+        meaning="features upsampled by NAF, then scored",
+        upsampled=("features",),  # its heads mix by different weights
+        build="models.upsamplers.trained:NAFUpsampler",
+        network="models.weights:load_naf",
+        published=NAFS,
+        default=DEFAULT_NAF,
+        weights_help=f"NAF name ({', '.join(NAFS)}), weights file or address "
+        f"(default: {DEFAULT_NAF})",
     ),
 }
 
@@ -208,7 +218,7 @@ def load_upsampler(
 
     Args:
         name: one of `UPSAMPLERS`, or the name of published weights such as `loftup_dinov2s`.
-        weights: a checkpoint file, or an address for AnyUp; loftup has no default.
+        weights: a checkpoint file, or an address for AnyUp and NAF; loftup has no default.
         backbone: makes the features; weights for others are refused.
         device: where its networks go.
 

@@ -14,6 +14,8 @@ from ..anyup.network import AnyUp
 from ..backbones.base import IMAGENET_MEAN, IMAGENET_STD, normalise
 from ..device import autocast
 from ..loftup.network import LoftUp, restore_text_space
+from ..naf.network import NAF
+from ..strips import assemble
 from ..windows import unit_vectors
 from .base import LinearUpsampler, Size, Upsampler, fit_guide
 from .registry import TEXT_SPACES
@@ -32,6 +34,20 @@ class AnyUpUpsampler(LinearUpsampler):
     ) -> Iterator[Tensor]:
         image = normalise(guide.float(), IMAGENET_MEAN, IMAGENET_STD)
         return self.anyup.strips(values.float(), image, features.float(), size)
+
+
+class NAFUpsampler(Upsampler):
+    """NAF; its weights come from the guide alone, but each head has its own."""
+
+    def __init__(self, naf: NAF, *_: object) -> None:
+        self.naf = naf
+
+    def upsample(self, features: Tensor, guide: Tensor, size: Size) -> Tensor:
+        return assemble(self.strips(features, guide, size), size[0])
+
+    def strips(self, features: Tensor, guide: Tensor, size: Size) -> Iterator[Tensor]:
+        image = normalise(guide.float(), IMAGENET_MEAN, IMAGENET_STD)
+        return self.naf.strips(image, features.float(), size)
 
 
 class LoftUpUpsampler(Upsampler):

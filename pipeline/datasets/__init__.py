@@ -21,13 +21,14 @@ class DatasetRow:
         meaning: what it is, for help.
         reader: "module:function" of (root, split, limit) -> `Dataset`.
         split: its list, unless another is asked for.
-        protocol: of `models.protocols`, unless another is asked for.
+        protocol: of `models.protocols`, unless another is asked for; "" where nobody knows its
+            words beforehand.
     """
 
     meaning: str
     reader: str
     split: str
-    protocol: str
+    protocol: str = ""
 
 
 DATASETS: dict[str, DatasetRow] = {
@@ -36,6 +37,11 @@ DATASETS: dict[str, DatasetRow] = {
         reader="pipeline.datasets.voc:open_voc",
         split="val",
         protocol="sclip-voc21",
+    ),
+    "folder": DatasetRow(
+        meaning="any folder of images and label PNGs: ROOT/images/SPLIT, ROOT/labels/SPLIT",
+        reader="pipeline.datasets.folder:open_folder",
+        split="val",
     ),
 }
 

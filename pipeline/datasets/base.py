@@ -30,7 +30,7 @@ class Dataset(Protocol):
     """The images of one list, with their ground truth.
 
     Attributes:
-        labels: names of the C labels, the first of them "background".
+        labels: names of the C labels; the first is "background" where the data set has one.
         ignore: the label that is not scored.
         root: its folder.
         split: name or path of the list, as given.

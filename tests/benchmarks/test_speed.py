@@ -1,6 +1,7 @@
 """The speed benchmark: its plain oracles, its memory figure, its report."""
 
 import fnmatch
+import functools
 import json
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from benchmarks import measuring, speed
 from benchmarks.plain.loftup import plain_loftup
 from models.loftup.network import LoftUp
+from models.naf.network import NAF
 from tests.golden import load, max_error, weights
 
 
@@ -59,10 +61,12 @@ def test_speed_rows_of_a_small_loftup(monkeypatch):
 @pytest.mark.parametrize("name", speed.OTHERS)
 def test_speed_rows_of_the_others(name, monkeypatch):
     monkeypatch.setattr(speed, "CHANNELS", 24)
-    rows = {row["way"]: row for row in speed.speed(name, 48)}
+    monkeypatch.setattr("models.naf.network.NAF", functools.partial(NAF, 16))
+    size = 144 if name == "naf" else 48  # the plain NAF needs nine patches a side
+    rows = {row["way"]: row for row in speed.speed(name, size)}
     assert rows["plain"]["max_error"] == 0 and rows["plain"]["times_faster"] == 1
     assert 0 < rows["float32"]["max_error"] < 1e-4
-    assert ("bfloat16" in rows) == (name == "anyup")
+    assert ("bfloat16" in rows) == (name in ("anyup", "naf"))
     # bfloat16 stays below 0.999 at some pixels with random weights: the report says how far.
     assert min(rows[way]["min_cosine"] for way in ("plain", "float32")) > 0.9999
     assert all(row["cpu_s"] > 0 for row in rows.values())

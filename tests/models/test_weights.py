@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from models.anyup.network import AnyUp
-from models.presets import ANYUPS, LOFTUPS, PRESETS, ClipPreset, SamPreset, Source
+from models.naf.network import NAF
+from models.presets import ANYUPS, LOFTUPS, NAFS, PRESETS, ClipPreset, SamPreset, Source
 from models.sam2_networks import build_sam2, find_config
 from models.weight_files import WeightsError, WeightsNotFoundError, read_state_dict
 from models.weights import (
@@ -18,6 +19,7 @@ from models.weights import (
     load_anyup,
     load_clip,
     load_loftup,
+    load_naf,
     load_sam2,
     load_strictly,
     published_sam2,
@@ -285,3 +287,28 @@ def test_what_is_no_anyup(tmp_path):
         load_anyup(tmp_path / "gone.pth")
     with pytest.raises(ValueError, match=r"unknown AnyUp 'anyup_own'.*anyup_multi_backbone, any"):
         load_anyup("anyup_own")
+
+
+def test_naf_from_a_file_and_by_name(tmp_path, downloads, monkeypatch):
+    tensors = golden.load("naf")
+    torch.save(golden.weights(tensors), tmp_path / "naf.pth")
+    naf = load_naf(tmp_path / "naf.pth")
+    assert not naf.training and not any(p.requires_grad for p in naf.parameters())
+    output = naf(tensors["case0.image"], tensors["case0.features"])
+    assert golden.max_error(output, tensors["case0.output"]) < 1e-4
+    assert NAFS["naf_release"].url.endswith("/naf_release.pth")
+    with hub.serve({"naf_release.pth": (tmp_path / "naf.pth").read_bytes()}) as (address, _):
+        monkeypatch.setitem(NAFS, "naf_release", Source(url=f"{address}/naf_release.pth"))
+        assert load_naf().image_encoder.rope.periods.shape == (4,)
+        assert load_naf(f"{address}/naf_release.pth").image_encoder.rope.periods.shape == (4,)
+
+
+def test_what_is_no_naf(tmp_path):
+    torch.save(AnyUp(16).state_dict(), tmp_path / "anyup.pth")
+    with pytest.raises(WeightsError, match=r"anyup\.pth is no NAF: it has no image_encoder\.sem"):
+        load_naf(tmp_path / "anyup.pth")
+    torch.save(NAF(32).state_dict() | {"other": torch.zeros(1)}, tmp_path / "more.pth")
+    with pytest.raises(WeightsError, match=r"does not fit NAF: of \d+ tensors 1 unknown \(other\)"):
+        load_naf(tmp_path / "more.pth")
+    with pytest.raises(ValueError, match=r"unknown NAF 'naf_own': .* or one of naf_release"):
+        load_naf("naf_own")

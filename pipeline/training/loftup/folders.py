@@ -18,6 +18,7 @@ import numpy as np
 
 from models.images import load_image
 
+from ...datasets.folder import images_in, images_with, images_with_labels
 from ...evaluation.metrics import IGNORE
 from ...files.label_png import read_index_png
 from ...world.scenes import load_world
@@ -28,7 +29,6 @@ from .segments import segment
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
 _KEPT = 512  # segmentations: each costs as much as a step of training
 _PATIENCE = 50  # unusable images in a row after which something is wrong with the folder
 
@@ -142,7 +142,7 @@ def sa1b_folder(folder: Path, held_out: int, min_side: int = 0) -> FolderSource:
         FileNotFoundError: no such folder, or no JSON file in it.
         ValueError: two images of one name would share a file.
     """
-    images = _images(folder, lambda path: path.with_suffix(".json"))
+    images = images_with(folder, lambda path: path.with_suffix(".json"))
     if not images:
         raise FileNotFoundError(
             f"no image in {folder} has an SA-1B .json of its name beside it; for label PNGs add "
@@ -169,7 +169,7 @@ def segmented_folder(folder: Path, method: str, held_out: int, min_side: int = 0
     def read(path: Path, _size: tuple[int, int], _report: Report) -> tuple[np.ndarray, None]:
         return segmented(path).astype(np.int64), None
 
-    images = _images(folder)
+    images = images_in(folder)
     if not images:
         raise FileNotFoundError(f"no image in {folder} to segment: give a folder of photographs")
     return FolderSource(f"{folder} by {method}", images, read, held_out, min_side)
@@ -197,32 +197,10 @@ def label_folder(folder: Path, labels: Path, held_out: int, min_side: int = 0) -
             raise ValueError(f"{label_of(path).name} is void everywhere")
         return masks, None
 
-    images = _images(folder, label_of)
+    images = images_with_labels(folder, labels)
     if not images:
         raise FileNotFoundError(
             f"no image in {folder} has a label PNG at its place in {labels}: {folder}/a/0001.jpg "
             f"needs {labels}/a/0001.png"
         )
     return FolderSource(f"{folder} with {labels}", images, read, held_out, min_side)
-
-
-def _images(folder: Path, masks_of: Callable[[Path], Path] | None = None) -> list[Path]:
-    """The images, at any depth, whose file of masks is there; None: all."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"folder {folder} does not exist: give a folder of images")
-    images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if masks_of is None:
-        return images
-    owners: dict[Path, Path] = {}  # file of masks -> its image
-    for path in images:
-        masks = masks_of(path)
-        if masks == path or not masks.is_file():
-            continue
-        if masks in owners:
-            raise ValueError(f"{masks} would be of {owners[masks]} and of {path}; rename one")
-        owners[masks] = path
-    usable = list(owners.values())
-    if usable and len(usable) < len(images):
-        without = len(images) - len(usable)
-        logger.info("%s: %d of %d images have no masks: left out", folder, without, len(images))
-    return usable

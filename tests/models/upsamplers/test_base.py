@@ -12,15 +12,18 @@ from torch.nn import functional as F
 
 import models.networks
 from models.anyup.network import AnyUp
+from models.dense import Dense, DenseConfig
 from models.loftup.network import LoftUp, restore_text_space
 from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
-from models.presets import ANYUPS, LOFTUPS
+from models.naf.network import NAF
+from models.networks import Networks
+from models.presets import ANYUPS, LOFTUPS, NAFS
 from models.sclip_segmentor import SCLIPSegmentor
 from models.strips import assemble
 from models.upsamplers import base as upsamplers
 from models.upsamplers.base import LinearUpsampler, OwnUpsampler, Upsampler, fit_guide
 from models.upsamplers.registry import UPSAMPLERS, as_upsampler, load_upsampler, upsampler_name
-from models.upsamplers.trained import AnyUpUpsampler, LoftUpUpsampler
+from models.upsamplers.trained import AnyUpUpsampler, LoftUpUpsampler, NAFUpsampler
 
 SIZE = (33, 50)  # no multiple of the grid 5×7, nor of any tile
 WORDS = ["cat", "tree"]
@@ -33,6 +36,8 @@ def build(name: str) -> Upsampler:
         return LoftUpUpsampler(LoftUp(16).eval().requires_grad_(False))
     if name == "anyup":
         return AnyUpUpsampler(AnyUp(16).eval().requires_grad_(False))
+    if name == "naf":
+        return NAFUpsampler(NAF(32).eval().requires_grad_(False))
     return load_upsampler(name)
 
 
@@ -67,7 +72,7 @@ def test_batch_mates_do_not_matter(name, inputs):
     torch.testing.assert_close(together[-1:], alone, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("name", [name for name in UPSAMPLERS if name != "loftup"])
+@pytest.mark.parametrize("name", [name for name in UPSAMPLERS if name not in ("loftup", "naf")])
 def test_linear_ones_commute_with_the_comparison(name, inputs):
     features, guide, text = inputs
     upsampler = build(name)
@@ -101,12 +106,13 @@ def test_loftup_is_brought_back_from_its_norm(inputs):
         LoftUpUpsampler(upsampler.loftup, "raw")
 
 
-def test_anyup_sees_imagenets_normalisation(inputs):
+@pytest.mark.parametrize("name", ["anyup", "naf"])
+def test_it_sees_imagenets_normalisation(name, inputs):
     features, guide, _ = inputs
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
-    upsampler = build("anyup")
-    expected = upsampler.anyup((guide - mean) / std, features, (20, 31))
+    upsampler = build(name)
+    expected = getattr(upsampler, name)((guide - mean) / std, features, (20, 31))
     found = upsampler.upsample(features, guide, (20, 31))
     torch.testing.assert_close(found, expected)
 
@@ -116,7 +122,7 @@ def test_a_guide_of_another_size_is_resized():
     assert fit_guide(guide, (8, 12)) is guide
     small = fit_guide(guide, (4, 6))
     assert small.shape == (1, 3, 4, 6)
-    for name in ("jbu", "guided", "loftup", "anyup"):
+    for name in ("jbu", "guided", "loftup", "anyup", "naf"):
         features = torch.randn(1, 16, 2, 3)
         found = build(name).upsample(features, torch.rand(1, 3, 40, 60), (20, 31))
         assert found.shape == (1, 16, 20, 31)
@@ -159,19 +165,24 @@ def test_what_is_no_upsampler(own):
 def test_loading_by_name(tmp_path, monkeypatch):
     torch.save(AnyUp(16).state_dict(), tmp_path / "anyup.pth")
     torch.save(LoftUp(16).state_dict(), tmp_path / "loftup.bin")
+    torch.save(NAF(32).state_dict(), tmp_path / "naf.pth")
     assert type(load_upsampler("jbu")).__name__ == "JointBilateral"
     assert load_upsampler("anyup", tmp_path / "anyup.pth").anyup.rope.freqs.shape == (2, 16)
+    assert load_upsampler("naf", tmp_path / "naf.pth").naf.image_encoder.rope.periods.shape == (2,)
     assert load_upsampler("loftup", tmp_path / "loftup.bin").loftup.dim == 16
     assert load_upsampler("loftup_tiny").loftup.dim == 128
     asked = []
     monkeypatch.setattr("models.weights.load_anyup", lambda name: asked.append(name) or AnyUp(16))
     monkeypatch.setattr("models.weights.load_loftup", lambda name: asked.append(name) or LoftUp(16))
-    for name in ("anyup", *ANYUPS, *LOFTUPS):
+    monkeypatch.setattr("models.weights.load_naf", lambda name: asked.append(name) or NAF(32))
+    for name in ("anyup", *ANYUPS, *LOFTUPS, "naf", *NAFS):
         load_upsampler(name)
-    assert asked == ["anyup_multi_backbone", *ANYUPS, *LOFTUPS]
+    assert asked == ["anyup_multi_backbone", *ANYUPS, *LOFTUPS, "naf_release", *NAFS]
     with pytest.raises(ValueError, match=r"unknown upsampler 'loftop'; valid: none, .*loftup_sig"):
         load_upsampler("loftop")
-    with pytest.raises(ValueError, match=r"weights 'a\.bin' need upsampler anyup or loftup, got"):
+    with pytest.raises(
+        ValueError, match=r"weights 'a\.bin' need upsampler anyup or loftup or naf,"
+    ):
         load_upsampler("bicubic", "a.bin")
 
 
@@ -215,6 +226,19 @@ def test_the_segmentor_uses_it(name, upsampled, random_preset, image, anyup_file
         scores = upsampler.upsample_values(cosines, features, guide, (48, 48))
     expected = (scores[0] * segmentor.protocol.logit_scale).softmax(0)
     torch.testing.assert_close(logits.softmax(0), expected, atol=1e-3, rtol=0)
+
+
+def test_naf_mixes_features_only(random_preset, image, tmp_path):
+    torch.save(NAF(32).state_dict(), tmp_path / "naf.pth")
+    networks = Networks(random_preset, "cpu", weights={"naf": tmp_path / "naf.pth"})
+    dense = Dense(networks, DenseConfig(upsampler="naf"))
+    encoded = dense.encode(image)
+    guide = torch.from_numpy(image).movedim(2, 0)[None] / 255
+    upsampler = load_upsampler("naf", tmp_path / "naf.pth")
+    expected = upsampler.upsample(encoded.windows.features, guide, (48, 48))
+    torch.testing.assert_close(dense.features(encoded), expected[0], atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="upsampler naf upsamples features, not scores"):
+        DenseConfig(upsampler="naf", upsampled="scores")
 
 
 def test_the_segmentor_takes_ones_own(random_preset, image):
@@ -261,6 +285,6 @@ def test_the_example_in_the_readme_runs_as_written(random_preset, image, monkeyp
 
 def test_sclip_alone_knows_no_loftup(random_preset):
     with pytest.raises(
-        ValueError, match=r"upsampler 'loftup' is LoftUpSCLIPSegmentor's; .* none, .*, anyup$"
+        ValueError, match=r"upsampler 'loftup' is LoftUpSCLIPSegmentor's; .* none, .*, anyup, naf$"
     ):
         SCLIPSegmentor("cpu", preset=random_preset, upsampler="loftup")

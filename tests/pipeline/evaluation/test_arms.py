@@ -35,6 +35,7 @@ BASES = {
     "jbu": {"upsampler": "jbu", "upsampled": None},
     "guided": {"upsampler": "guided", "upsampled": None},
     "anyup": {"upsampler": "anyup", "upsampled": None},
+    "naf": {"upsampler": "naf", "upsampled": None},
     "probability": {"upsampler": "bilinear", "upsampled": "probabilities"},
     "loftup": {"upsampler": "loftup", "upsampled": None, "loftup_share": 1},
     "mean": {"upsampler": "loftup", "upsampled": None, "loftup_share": 0.5},
