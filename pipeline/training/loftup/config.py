@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 OPTIMIZERS = ("adamw", "nadam", "muon")
+NETWORKS = ("loftup", "naf")
+HEADS = ("projection", "residual", "mix")  # of LoftUp
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}  # names in torch
 GUIDE_FREQUENCIES = 20  # those of models.loftup, which would load torch for a --help
@@ -33,6 +35,9 @@ class LoftUpConfig:
     """Every setting that changes the trained weights; each is an option of the program."""
 
     stage: int = _option(1, "1: towards mask means; 2: self-distillation of 1", choices=(1, 2))
+    network: str = _option("loftup", "what is trained", choices=NETWORKS)
+    head: str = _option("projection", "LoftUp's last layer; not its own: keep near", choices=HEADS)
+    width: int = _option(256, "NAF's width of queries and keys; published: 256")
     seed: int = _option(1, "seed of weights, data and crops")
     side: int = _option(224, "side of the square training images, pixels")
     batch: int = _option(8, "images per step (and process)")
@@ -42,6 +47,8 @@ class LoftUpConfig:
     alpha: float = _option(0.8, "share of the mask's mean in the target, the rest is the pixel's")
     purity: bool = _option(False, "mask means over cells by purity, not over bicubic pixels")
     detail: bool = _option(False, "mask means also from the image enlarged twice (stage 1)")
+    l2: float = _option(1.0, "weight of the squared distance to the target (stage 1)")
+    shares: float = _option(0.0, "weight of masks mixed like features (stage 1; NAF, head mix)")
     mask: float = _option(0.0, "weight of the masks' probabilities in text space (stage 1)")
     anchor: float = _option(0.0, "weight of pooled output against the low-res features; 0 = off")
     tv: float = _option(0.0, "weight of the output's total variation")
@@ -76,12 +83,19 @@ class LoftUpConfig:
                 )
         for name in ("side", "batch", "crops", "teacher_every", "affinity_pixels", "window_side"):
             expect(getattr(self, name) >= 1, name, "at least 1")
-        for name in ("seed", "mask", "anchor", "tv", "windows", "pool", "corner", "min_side"):
+        terms = ("l2", "shares", "mask", "anchor", "tv")
+        for name in (*terms, "seed", "windows", "pool", "corner", "min_side"):
             expect(getattr(self, name) >= 0, name, "0 or more")
         for name in ("alpha", "freeze"):
             expect(0 <= getattr(self, name) <= 1, name, "between 0 and 1")
         for name in ("average", "teacher_decay"):
             expect(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
+        own = self.network == "loftup" and self.head == "projection"
+        expect(own or not self.local, "local", "off but for LoftUp with its head projection")
+        expect(self.network == "loftup" or self.head == "projection", "head", "projection for NAF")
+        mixes = self.network == "naf" or self.head == "mix"
+        expect(mixes or not self.shares, "shares", "0 but for NAF and head mix, which mix features")
+        expect(self.width >= 16 and self.width % 16 == 0, "width", "a positive multiple of 16")
         expect(not self.local or self.freeze == 0, "freeze", "0 with a local start")
         expect(self.lr > 0, "lr", "above 0")
         expect(1 <= self.frequencies <= GUIDE_FREQUENCIES, "frequencies", f"1…{GUIDE_FREQUENCIES}")
@@ -93,6 +107,7 @@ class LoftUpConfig:
             expect(self.pool >= self.batch, "pool", f"0 or at least the batch, {self.batch}")
         if self.stage == 2:
             expect(self.windows == 0, "windows", "0 in stage 2, which has crops")
+            expect(self.shares == 0, "shares", "0 in stage 2, whose masks are the teacher's")
             expect(self.mask == 0, "mask", "0 in stage 2, whose target has no masks in text space")
             expect(not self.detail, "detail", "off in stage 2, whose teacher enlarges by itself")
 
@@ -130,6 +145,20 @@ _TINY = LoftUpConfig(
     freeze=0.0,
     precision="bf16",
 )
+_PHOTOGRAPHS = LoftUpConfig(
+    network="naf",
+    width=64,
+    batch=2,
+    lr=2e-3,
+    schedule="cosine",
+    alpha=0.9,
+    purity=True,
+    l2=0.0,
+    shares=1.0,
+    windows=4,
+    window_side=48,
+    average=0.99,
+)
 RECIPES: dict[str, dict[int, LoftUpConfig]] = {
     "paper": {1: LoftUpConfig(), 2: LoftUpConfig(stage=2, lr=1e-4, min_side=1500)},
     "released": {
@@ -139,6 +168,20 @@ RECIPES: dict[str, dict[int, LoftUpConfig]] = {
             alpha=0.5,
             tv=0.05,
             soft_start=True,
+        ),
+    },
+    "photographs": {
+        1: _PHOTOGRAPHS,
+        2: dataclasses.replace(
+            _PHOTOGRAPHS,
+            stage=2,
+            lr=2e-4,
+            shares=0.0,
+            windows=0,
+            anchor=0.1,
+            side=112,  # so that the teacher's crops hold detail: photographs are not much larger
+            enlarge=(2.0, 2.0),
+            min_side=224,
         ),
     },
     "tiny": {

@@ -12,7 +12,9 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from .crops import Starts
-from .targets import Example, upsample_window
+from .targets import Example, patch_shares, upsample_window
+
+LEAST_SHARE = 1e-3  # of its own region that a pixel is taken to have
 
 
 def anchor_loss(output: Tensor, normed: Tensor, starts: Starts, patch: int) -> Tensor:
@@ -105,3 +107,36 @@ def affinity_loss(output: Tensor, target: Tensor, chosen: Tensor) -> Tensor:
     index = chosen[:, None].expand(-1, output.shape[1], -1)
     own, wanted = (affinity(x.flatten(2).gather(2, index)) for x in (output, target))
     return F.mse_loss(own, wanted)
+
+
+def stack_shares(examples: list[Example]) -> Tensor:
+    """What part of every patch each region covers, (B, R, h, w); zero for regions not there."""
+    shares = [
+        patch_shares(example.masks.cpu().numpy(), example.features.shape[1:])
+        for example in examples
+    ]
+    shape = examples[0].features.shape[1:]
+    padded = pad_sequence([torch.from_numpy(s) for s in shares], batch_first=True)
+    return padded.unflatten(2, shape).to(examples[0].features.device)
+
+
+def share_loss(mixed: Tensor, examples: list[Example], starts: Starts) -> Tensor:
+    """How little of what a pixel is mixed from lies in its own region: mean of -log of that part.
+
+    Asks of the weights what Eq. 1 asks of features, and needs none: take from patches that are the
+    pixel's own. Pixels in no region do not count.
+
+    `mixed` is (n, heads, R, s, s): the shares of the regions, mixed as the features are.
+    """
+    side = mixed.shape[3]
+    masks = torch.stack(
+        [
+            example.masks[top : top + side, left : left + side]
+            for example, places in zip(examples, starts, strict=True)
+            for top, left in places
+        ]
+    )  # (n, s, s)
+    index = masks.clamp_min(0)[:, None, None].expand(-1, mixed.shape[1], -1, -1, -1)
+    own = mixed.gather(2, index)[:, :, 0]
+    counted = (masks >= 0)[:, None].expand_as(own)
+    return -own[counted].clamp_min(LEAST_SHARE).log().mean() if counted.any() else own.sum() * 0

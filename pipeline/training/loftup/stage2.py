@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from models.device import autocast
-from models.loftup.network import LoftUp
 
 from ..weights import blend
 from .losses import affinity_loss
 from .masks import refine
 from .samples import Sample, cut, resize
 from .stage import Batch, Stage, mean_cosine
+from .students import Student
 from .targets import Example, reduction, to_tensor
 
 AFFINITY_WEIGHT = 20.0  # as in the authors' scripts: squared differences of cosines are small
@@ -49,10 +49,10 @@ class SecondStage(Stage):
         self.zoom = math.ceil(grid / self.place_sides[0])
         self.weights = {"affinity": AFFINITY_WEIGHT, "anchor": config.anchor, "tv": config.tv}
         # Not a part of the module: it has no gradients, and its state is saved on its own.
-        self._teacher = [copy.deepcopy(self.loftup).eval().requires_grad_(False)]
+        self._teacher = [copy.deepcopy(self.student).eval().requires_grad_(False)]
 
     @property
-    def teacher(self) -> LoftUp:
+    def teacher(self) -> Student:
         return self._teacher[0]
 
     def examples(self, samples: list[Sample]) -> list[Example]:
@@ -99,7 +99,7 @@ class SecondStage(Stage):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of the loss, and the mean cosine with the target."""
-        output = self.upsample(self.loftup, batch)
+        output, _ = self.upsample(batch)
         assert batch.pixels is not None  # `batch` chooses them
         terms = {"affinity": affinity_loss(output, batch.target, batch.pixels)}
         terms |= self.common(output, batch)
@@ -107,7 +107,7 @@ class SecondStage(Stage):
 
     def after_step(self, step: int) -> None:
         if step % self.config.teacher_every == 0:
-            blend(self.teacher.state_dict(), self.loftup, self.config.teacher_decay)
+            blend(self.teacher.state_dict(), self.student, self.config.teacher_decay)
 
 
 def _crop(sample: Sample, place: tuple[int, int, int], zoom: int, side: int) -> Sample:

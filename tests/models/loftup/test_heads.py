@@ -61,7 +61,7 @@ def test_inference_is_the_plain_computation(head, features, image, tmp_path):
     with torch.no_grad():
         fast = loftup(features, image)
     assert not torch.equal(plain, fast)
-    torch.testing.assert_close(fast, plain, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(fast, plain, atol=1e-4, rtol=1e-4)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert F.cosine_similarity(loftup(features, image).float(), plain, dim=1).min() > 0.97
     torch.save(loftup.state_dict(), tmp_path / "mine.pt")

@@ -198,7 +198,7 @@ def test_teacher_follows_slowly(backbone):
     name = "upsampler.final_conv.0.bias"
     with torch.no_grad():
         stage.teacher.state_dict()[name].fill_(1.0)
-        stage.loftup.state_dict()[name].fill_(5.0)
+        stage.student.state_dict()[name].fill_(5.0)
     stage.after_step(1)
     assert stage.teacher.state_dict()[name][0] == 1
     stage.after_step(2)
@@ -227,14 +227,14 @@ def test_words_measure_a_clip(tmp_path):
     assert batch.target.shape == (4, 128, 32, 32)
     assert stage(batch)["mask"] > 0
     validator = Validator(stage, source, world, 2)
-    measures = validator.measure(stage.loftup.eval())
+    measures = validator.measure(stage.student.eval())
     named = [name for way in WAYS for name in (way, f"{way}_edge")]
     assert list(measures) == ["cosine", "cosine_bicubic", *named]
     expected = (measures["restored"] + measures["restored_edge"]) / 2
     assert validator.score(measures) == expected
     folder = Validator(stage, Squares(), world, 2)  # scenes for the words, squares for the cosine
     assert len(folder.images) == 4
-    assert folder.measure(stage.loftup.eval())["bilinear"] == measures["bilinear"]
+    assert folder.measure(stage.student.eval())["bilinear"] == measures["bilinear"]
 
 
 def test_the_mask_term_needs_words(backbone):
@@ -266,5 +266,5 @@ def test_colours_are_principal_components():
 def test_settings_are_checked(change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(LoftUpConfig(), **change)
-    with pytest.raises(ValueError, match="valid: paper, released, tiny"):
+    with pytest.raises(ValueError, match="valid: paper, released, photographs"):
         get_recipe("fast", 1)
