@@ -91,12 +91,14 @@ class LoftUpConfig:
         for name in ("average", "teacher_decay"):
             expect(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
         own = self.network == "loftup" and self.head == "projection"
-        expect(own or not self.local, "local", "off but for LoftUp with its head projection")
+        own |= self.network == "naf"
+        expect(own or not self.local, "local", "off for LoftUp with another head than projection")
         expect(self.network == "loftup" or self.head == "projection", "head", "projection for NAF")
         mixes = self.network == "naf" or self.head == "mix"
         expect(mixes or not self.shares, "shares", "0 but for NAF and head mix, which mix features")
         expect(self.width >= 16 and self.width % 16 == 0, "width", "a positive multiple of 16")
-        expect(not self.local or self.freeze == 0, "freeze", "0 with a local start")
+        fixed = self.network == "naf" or self.freeze == 0
+        expect(fixed or not self.local, "freeze", "0 with a local start")
         expect(self.lr > 0, "lr", "above 0")
         expect(1 <= self.frequencies <= GUIDE_FREQUENCIES, "frequencies", f"1…{GUIDE_FREQUENCIES}")
         expect(1 <= self.enlarge[0] <= self.enlarge[1], "enlarge", "1 <= least <= greatest")
@@ -148,14 +150,16 @@ _TINY = LoftUpConfig(
 _PHOTOGRAPHS = LoftUpConfig(
     network="naf",
     width=64,
-    batch=2,
+    local=True,
+    side=336,  # near the scale and the grid of what it is for: NAF's waves count parts of an image
+    batch=1,
     lr=2e-3,
     schedule="cosine",
     alpha=0.9,
     purity=True,
     l2=0.0,
     shares=1.0,
-    windows=4,
+    windows=8,
     window_side=48,
     average=0.99,
 )

@@ -6,6 +6,8 @@ a window, `heads` of the mix (NAF's 4; 1 for LoftUp's).
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,7 +15,7 @@ from torch.nn import functional as F
 from models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, normalise
 from models.loftup.modules import GUIDE_FREQUENCIES, GUIDE_SIGNALS, ChannelNorm
 from models.loftup.network import LoftUp
-from models.naf.network import HEADS, NAF, attend, cells_seen
+from models.naf.network import HEADS, NAF, WINDOW, attend, cells_seen
 
 from .config import LoftUpConfig
 from .crops import Starts, upsample_windows
@@ -53,12 +55,36 @@ class NafStudent(nn.Module):
         return torch.cat(windows).unflatten(1, (HEADS, -1))
 
 
+@torch.no_grad()
+def start_naf_locally(naf: NAF, cells: int) -> None:
+    """Let a new NAF's pixels average the patches around them, before it learns which of them.
+
+    Random weights see all 9×9 patches alike. A constant in every query, turned by one slow wave of
+    the rotation, tells how far a patch is: the weights fall off like a Gaussian of half a patch.
+
+    Args:
+        naf: gets biases of its last convolutions.
+        cells: patches of a training image along an axis; positions count in parts of the image.
+    """
+    part = naf.image_encoder.dim // HEADS  # channels of a head: row waves, column waves, twice
+    periods = naf.image_encoder.rope.periods.tolist()  # in half images
+    # The fastest wave that does not come again among the patches that a pixel sees.
+    wave = next((i for i, p in enumerate(periods) if p * cells / 2 > WINDOW), len(periods) - 1)
+    turn = 2 * math.pi * 2 / (cells * periods[wave])  # of one patch; cos x is about 1 - x² / 2
+    gain = math.sqrt(2 * part**0.5) / (turn * REACH) / 2**0.5
+    for encoder in (naf.image_encoder.encoder, naf.image_encoder.sem_encoder):
+        last = [module for module in encoder.modules() if isinstance(module, nn.Conv2d)][-1]
+        assert last.bias is not None
+        last.bias.view(-1, part)[:, [wave, part // 4 + wave]] = gain
+
+
 def _colours(image: Tensor) -> Tensor:
     """What NAF is given of uint8 images."""
     return normalise(image.float() / 255, IMAGENET_MEAN, IMAGENET_STD)
 
 
 Student = LoftUp | NafStudent
+REACH = 0.5  # standard deviation of an untaught mix, patches
 
 
 def build_student(config: LoftUpConfig, dim: int) -> Student:

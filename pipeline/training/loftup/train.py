@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from models.backbones.base import Backbone
-from models.loftup.network import LoftUp
 from models.weight_files import read_state_dict
 from models.weights import load_strictly
 
@@ -31,7 +30,7 @@ from .samples import Source
 from .stage import Stage
 from .stage1 import FirstStage
 from .stage2 import SecondStage
-from .students import build_student, network_of
+from .students import NafStudent, build_student, network_of, start_naf_locally
 from .validation import Validator
 
 STAGES: dict[int, type[FirstStage] | type[SecondStage]] = {1: FirstStage, 2: SecondStage}
@@ -121,12 +120,14 @@ def train(
 
 
 def _start_locally(stage: Stage, source: Source) -> None:
-    """Set a new LoftUp's weights by hand, after some training images."""
+    """Set a new student's weights by hand, LoftUp's after some training images."""
     config, grid = stage.config, stage.config.side // stage.backbone.patch
+    if isinstance(stage.student, NafStudent):
+        start_naf_locally(stage.student.naf, grid)
+        return
     rng = norms_generator(config.seed, 0)
     images = [source.draw(rng, config.side).image for _ in range(_START_IMAGES)]
     images = [torch.from_numpy(image).permute(2, 0, 1) for image in images]
-    assert isinstance(stage.student, LoftUp)  # the configuration sees to it
     start_locally(stage.student, (grid, grid), images, config.frequencies, rng)
 
 

@@ -10,7 +10,12 @@ from models.loftup.network import LoftUp
 from models.weights import load_loftup, load_naf
 from pipeline.training.loftup.config import LoftUpConfig, get_recipe
 from pipeline.training.loftup.losses import share_loss, stack_shares
-from pipeline.training.loftup.students import build_student, upsample_student
+from pipeline.training.loftup.students import (
+    NafStudent,
+    build_student,
+    start_naf_locally,
+    upsample_student,
+)
 from pipeline.training.loftup.train import RunOptions, build_stage, train
 
 from ..runs import different, interrupt_after, rows
@@ -37,6 +42,20 @@ def test_windows_are_cut_from_the_whole(name, example):
         found, _ = upsample_student(student, features, images, starts, 16)
     cut = [whole[:, top:, left:][:, :16, :16] for top, left in starts[0]]
     torch.testing.assert_close(found, torch.stack(cut), atol=1e-5, rtol=1e-5)
+
+
+def test_naf_begins_as_a_gaussian_of_half_a_patch():
+    torch.manual_seed(0)
+    student = NafStudent(4, 64)
+    start_naf_locally(student.naf, 12)
+    one = torch.zeros(1, 4, 12, 12)
+    one[:, :, 5, 6] = 1.0
+    image = torch.full((1, 3, 96, 96), 128, dtype=torch.uint8)
+    found = student.naf(image.float() / 255, one)[0, :, 44, 4::8].detach()  # patches' centres
+    expected = torch.exp(-((torch.arange(12.0) - 6) ** 2) / (2 * 0.5**2))
+    expected = expected / expected.sum() / (1 + 2 * torch.exp(torch.tensor(-2.0)))
+    torch.testing.assert_close(found, expected.expand(4, -1), atol=0.12, rtol=0)
+    assert found.argmax(1).tolist() == [6] * 4
 
 
 @pytest.mark.parametrize(("name", "heads"), [("naf", 4), ("mix", 1)])
@@ -73,7 +92,7 @@ def test_what_cannot_be_is_refused(backbone):
         dataclasses.replace(NAF, head="mix")
     with pytest.raises(ValueError, match="width must be a positive multiple of 16, got 24"):
         dataclasses.replace(NAF, width=24)
-    with pytest.raises(ValueError, match="local must be off but for LoftUp"):
+    with pytest.raises(ValueError, match="local must be off for LoftUp with another head"):
         LoftUpConfig(local=True, freeze=0.0, head="mix")
     with pytest.raises(ValueError, match="multiple of 4 channels, the backbone has 6"):
         build_stage(NAF, dataclasses.replace(backbone, dim=6), None)
