@@ -24,11 +24,12 @@ from .test_train import ALONE, SMALL, Squares
 NAF = dataclasses.replace(
     get_recipe("photographs", 1), **SMALL, width=16, windows=2, window_side=16
 )
+LOFTUP = dataclasses.replace(NAF, network="loftup", local=False, shares=0.0)
 STUDENTS = {
     "naf": NAF,
     "naf, both losses": dataclasses.replace(NAF, l2=1.0, windows=0),
-    "mix": dataclasses.replace(NAF, network="loftup", head="mix"),
-    "residual": dataclasses.replace(NAF, network="loftup", head="residual", shares=0.0, l2=1.0),
+    "mix": dataclasses.replace(LOFTUP, head="mix", shares=1.0),
+    "residual": dataclasses.replace(LOFTUP, head="residual", l2=1.0),
 }
 
 
