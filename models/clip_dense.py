@@ -100,7 +100,8 @@ def forward_trunk(visual: VisionTransformer, image: Tensor) -> Tensor:
 def position_embedding(visual: VisionTransformer, height: int, width: int) -> Tensor:
     """Position embeddings (1 + height·width, D) for any grid; unchanged on the trained one."""
     trained = visual.positional_embedding
-    resized = resize_positions(trained[1:], tuple(visual.grid_size), (height, width))
+    rows, columns = visual.grid_size
+    resized = resize_positions(trained[1:], (rows, columns), (height, width))
     return torch.cat([trained[:1], resized])
 
 

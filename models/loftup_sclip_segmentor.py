@@ -49,6 +49,7 @@ class LoftUpSCLIPSegmentor(SCLIPSegmentor):
         *,
         preset: str | Preset = "vit-b16",
         attention: str = "csa",
+        statistics: str = "clip",
         protocol: str | Protocol | None = None,
         upsampler: str | Upsampler | Callable | None = None,
         upsampled: str | None = None,
@@ -62,6 +63,7 @@ class LoftUpSCLIPSegmentor(SCLIPSegmentor):
         config = DenseConfig(
             protocol=protocol,
             attention=attention,
+            statistics=statistics,
             upsampler=upsampler_choice(upsampler, use_loftup, "loftup"),
             upsampled=upsampled,
             text_space=text_space,

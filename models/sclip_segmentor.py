@@ -51,6 +51,7 @@ class SCLIPSegmentor(Dense):
         *,
         preset: str | Preset = "vit-b16",
         attention: str = "csa",
+        statistics: str = "clip",
         protocol: str | Protocol | None = None,
         upsampler: str | Upsampler | Callable = "bilinear",
         upsampled: str | None = None,
@@ -70,6 +71,7 @@ class SCLIPSegmentor(Dense):
         config = DenseConfig(
             protocol=protocol,
             attention=attention,
+            statistics=statistics,
             upsampler=upsampler,
             upsampled=upsampled,
             whole_image=whole_image,

@@ -10,6 +10,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from models import dense, scoring, windows
+from models.clip_dense import dense_features
 from models.dense import DenseResult
 from models.device import fast_bfloat16
 from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
@@ -256,6 +257,23 @@ def test_the_protocol_asks_for_pamr(sharp, sclip, image, monkeypatch):
 def test_attention_is_passed_on(sharp, image, of_sclip, attention):
     segmentor = SCLIPSegmentor("cpu", preset=sharp, attention=attention)
     assert not torch.equal(predict_all(segmentor, image)[2], of_sclip[2])
+
+
+def test_statistics_are_what_clip_is_fed(sclip, image):
+    """ImageNet's reach its windows; a guide in RGB stays the image."""
+    changed = sclip.with_config(statistics="imagenet")
+    own, encoded = sclip.encode(image).windows, changed.encode(image).windows
+    pixels = sclip._guide(own.image)
+    torch.testing.assert_close(changed._guide(encoded.image), pixels)
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    torch.testing.assert_close(encoded.image, (pixels - mean) / std)
+    row, column = encoded.slices[1]
+    expected = dense_features(sclip.networks.network("clip"), encoded.image[:, :, row, column])
+    torch.testing.assert_close(encoded.features[1:2], expected)
+    assert not torch.allclose(encoded.features, own.features, atol=1e-3)
+    with pytest.raises(ValueError, match="unknown statistics 'own'; valid: clip, imagenet"):
+        sclip.with_config(statistics="own")
 
 
 def test_text_space(sharp, image, loftup, of_loftup):

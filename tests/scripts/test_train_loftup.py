@@ -31,8 +31,8 @@ def sa1b(tmp_path) -> Path:
     return folder
 
 
-def test_both_stages_of_a_timm_vit_on_a_folder(sa1b, tmp_path, capfd, caplog):
-    backbone = "--backbone timm:test_vit --random-weights --device cpu --side 64"
+def test_both_stages_of_a_convolutional_network_on_a_folder(sa1b, tmp_path, capfd, caplog):
+    backbone = "--backbone timm:test_efficientnet --random-weights --device cpu --side 64"
     common = [*backbone.split(), "--data", str(sa1b), "--validate-images", "1", "--batch", "2"]
     first, second = tmp_path / "one", tmp_path / "two"
     options = ["--steps", "2", "--picture-every", "2"]
@@ -47,20 +47,20 @@ def test_both_stages_of_a_timm_vit_on_a_folder(sa1b, tmp_path, capfd, caplog):
     assert float(row["loss"]) == pytest.approx(loss, rel=1e-3)
     settings = json.loads((second / "settings.json").read_text())
     assert settings["anchor"] == 0.5 and settings["lr"] == 1e-4
-    assert settings["backbone"] == "timm:test_vit"
-    assert load_loftup(second / "best.safetensors").dim == 64
+    assert settings["backbone"] == "timm:test_efficientnet"
+    assert load_loftup(second / "best.safetensors").dim == 48
     assert {"curves.png", "pictures"} <= {path.name for path in first.iterdir()}
 
     file = tmp_path / "pytorch_model.bin"
     assert main(["--output", str(second), "--export", str(file)]) == 0
-    assert torch.load(file, weights_only=True)["channelnorm.norm.weight"].shape == (64,)
+    assert torch.load(file, weights_only=True)["channelnorm.norm.weight"].shape == (48,)
     assert main([*common, "--steps", "9", "--output", str(first)]) == 2
     assert "holds a run: add --resume" in capfd.readouterr().err
 
 
 def test_tensorboard(sa1b, tmp_path):
     pytest.importorskip("tensorboard", reason="optional: pip install tensorboard")
-    options = "--backbone timm:test_vit --random-weights --device cpu --side 64"
+    options = "--backbone timm:test_efficientnet --random-weights --device cpu --side 64"
     few = ["--validate-images", "1", "--batch", "2", "--steps", "1", "--tensorboard"]
     assert main([*options.split(), *few, "--data", str(sa1b), "--output", str(tmp_path / "a")]) == 0
     assert any((tmp_path / "a" / "tensorboard").iterdir())
@@ -85,7 +85,10 @@ STEPS = ["--steps", "1", "--random-weights", "--device", "cpu"]
         ([*STEPS, "--side", "100"], "use for example --side 96"),
         ([*STEPS, "--alpha", "2"], "alpha must be between 0 and 1"),
         ([*STEPS, "--backbone", "resnet"], "unknown backbone 'resnet'"),
-        ([*STEPS, "--backbone", "timm:resnet18"], "not a ViT"),
+        (
+            [*STEPS, "--backbone", "timm:test_resnet@7"],
+            "no stage of stride 7; it has timm:test_res",
+        ),
         ([*STEPS, "--attention", "blur"], "unknown attention"),
         ([*STEPS, "--checkpoint", "/nowhere.pt"], "exclude each other"),
         ([*STEPS, "--recipe", "tiny", "--window-side", "20"], "window_side must be a multiple"),

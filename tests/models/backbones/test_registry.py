@@ -1,16 +1,23 @@
 """The named backbones: what their rows say is what timm builds and the LoftUps were made for."""
 
 import dataclasses
+import functools
+import re
+from pathlib import Path
 
 import pytest
 import timm
 import torch
 
+import models.backbones.build
+import models.weights
 from models.backbones.build import build_backbone
 from models.backbones.registry import BACKBONES, backbone_names
+from models.loftup.network import LoftUp
 from models.presets import LOFTUPS, PRESETS
 from models.upsamplers.registry import load_upsampler
 
+ROOT = Path(__file__).parents[3]
 PREFIX = {"dinov2_vits14": 1, "dinov2_vitb14": 1, "dinov2_vits14_reg": 5, "dinov2_vitb14_reg": 5}
 
 
@@ -90,3 +97,25 @@ def test_weights_of_another_width_are_refused():
     upsampler = load_upsampler("loftup_tiny", backbone=tiny)
     upsampled = upsampler.upsample(tiny.features(images), images / 255, (32, 48))
     assert upsampled.shape == (1, 128, 32, 48)
+
+
+def test_the_readmes_pair_of_backbone_and_loftup(monkeypatch):
+    """As it is written there, on random weights of the published shape."""
+    asked = []
+
+    def load_random(name: str) -> LoftUp:
+        asked.append(name)
+        return LoftUp(LOFTUPS[name].dim).eval().requires_grad_(False)
+
+    monkeypatch.setattr(models.weights, "load_loftup", load_random)
+    random = functools.partial(build_backbone, random_weights=True)
+    monkeypatch.setattr(models.backbones.build, "build_backbone", random)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = (b for b in re.findall(r"```python\n(.*?)```", readme, re.S) if "build_back" in b)
+    names: dict = {}
+    exec(compile(block, "README.md", "exec"), names)
+    assert asked == ["loftup_dinov2s"]
+    assert names["features"].shape == (1, 384, 8, 12)
+    assert names["upsampled"].shape == (1, 384, 112, 168)
+    for name in (*BACKBONES, *map(loftup_of, BACKBONES)):
+        assert f"`{name}`" in readme
