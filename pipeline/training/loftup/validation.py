@@ -19,9 +19,10 @@ from models.loftup.network import restore_text_space
 from ...evaluation.metrics import confusion, edge_band, mean_iou
 from ...world.scenes import World
 from ..naming import Namer, held_out_scene, upsample
+from .losses import share_loss, stack_shares
 from .samples import RenderedScenes, Sample, Source, scene_masks
 from .stage import Stage, mean_cosine
-from .students import Student
+from .students import Student, upsample_student
 from .targets import Example, stage1_target
 
 # How words are found: bilinearly upsampled scores; LoftUp's output brought back to the joint space;
@@ -41,7 +42,8 @@ class Validator:
     """Measures a student on held-out images.
 
     Every backbone: the mean cosine between the output and stage 1's target ("cosine"), and between
-    that target and the bicubically upsampled features ("cosine_bicubic"). With a text side, on
+    that target and the bicubically upsampled features ("cosine_bicubic"); where they teach, the
+    term "shares" of whole images. With a text side, on
     held-out rendered scenes: mIoU (percent) of zero-shot naming, and of pixels within 3 px of an
     outline ("…_edge"), by each of `WAYS`. `count` is that of images, and of scenes.
     """
@@ -66,6 +68,8 @@ class Validator:
     def measure(self, student: Student) -> dict[str, float]:
         """All measures of a student in eval mode."""
         cosines: dict[str, list[float]] = {"cosine": [], "cosine_bicubic": []}
+        if self.stage.config.shares:
+            cosines["shares"] = []
         matrices: dict[str, np.ndarray] = {}
         for image in self.images:
             normed, output = self.upsample(student, image.example)
@@ -75,6 +79,8 @@ class Validator:
                 bicubic = stage1_target(image.example, normed, 0.0, window)
                 cosines["cosine"].append(mean_cosine(output, target).item())
                 cosines["cosine_bicubic"].append(mean_cosine(bicubic, target).item())
+                if self.stage.config.shares:
+                    cosines["shares"].append(self._shares(student, image.example))
             if self.namer is not None and image.ground_truth is not None:
                 for name, found in self._name(self.namer, student, image, output):
                     matrices[name] = matrices.get(name, 0) + found
@@ -87,6 +93,16 @@ class Validator:
         with autocast(features.device, precision):
             output = student(features, example.image[None])[0].float()
         return student.channelnorm(features)[0], output
+
+    def _shares(self, student: Student, example: Example) -> float:
+        """The term of that name for a whole image."""
+        features, starts = example.features[None], [[(0, 0)]]
+        with autocast(features.device, self.stage.precision):
+            _, mixed = upsample_student(
+                student, features, example.image[None], starts, self.side, stack_shares([example])
+            )
+        assert mixed is not None
+        return share_loss(mixed.float(), [example], starts).item()
 
     def _name(
         self, namer: Namer, student: Student, image: _Image, output: Tensor
@@ -107,8 +123,10 @@ class Validator:
     def score(self, measures: dict[str, float]) -> float:
         """What the best weights are chosen by: higher is better.
 
-        With a text side the mean of the restored mIoU and its edge mIoU, else the cosine.
+        With the term "shares" minus that; with a text side the mean of the restored mIoU and its edge mIoU, else the cosine.
         """
+        if "shares" in measures:
+            return -measures["shares"]
         if self.namer is None:
             return measures["cosine"]
         return (measures["restored"] + measures["restored_edge"]) / 2
