@@ -123,7 +123,8 @@ class Validator:
     def score(self, measures: dict[str, float]) -> float:
         """What the best weights are chosen by: higher is better.
 
-        With the term "shares" minus that; with a text side the mean of the restored mIoU and its edge mIoU, else the cosine.
+        With the term "shares" minus that, with a text side the mean of the restored mIoU and its
+        edge mIoU, else the cosine.
         """
         if "shares" in measures:
             return -measures["shares"]
