@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from .guide import FourierFeatures, Window, coordinates
 from .modules import ChannelNorm, CrossAttention, FeedForward, Upsampler, only
+from .tiles import blank_outside, cut, grow, split
 from .winograd import transform_weight, winograd
 
 # Larger tiles repeat less work at their borders, strips of this size stay in a CPU's cache.
@@ -72,7 +73,7 @@ class FoldedLoftUp:
         for image, colours in enumerate(scaled):
             grid = self._channelnorm(features[image : image + 1].to(self._net.dtype))
             attentions = self._attentions(grid)
-            tiles = list(_split(Window(0, 0, *scaled.shape[2:]), side))
+            tiles = list(split(Window(0, 0, *scaled.shape[2:]), side))
             while tiles:
                 try:
                     yield from self._tile(image, colours, tiles[0], pixels, attentions, grid)
@@ -83,7 +84,7 @@ class FoldedLoftUp:
                         raise
                     logger.warning("too little GPU memory: LoftUp goes on in tiles of %d px", side)
                     pixels = min(pixels, side * side)
-                    tiles = [part for tile in tiles for part in _split(tile, side)]
+                    tiles = [part for tile in tiles for part in split(tile, side)]
 
     def _tile(
         self,
@@ -123,8 +124,8 @@ class FoldedLoftUp:
         """(h, w, D) of one tile, a query per pixel."""
         first, second = self._convolutions
         size = (scaled.shape[1], scaled.shape[2])
-        x = first(self._guide(scaled, _grow(tile, 2)).to(self._dtype))
-        _blank_outside(x, _grow(tile, 1), size)  # the second one's padding is zero
+        x = first(self._guide(scaled, grow(tile, 2)).to(self._dtype))
+        blank_outside(x, grow(tile, 1), size)  # the second one's padding is zero
         return second(x)
 
     def _attentions(self, grid: Tensor) -> list[_Attention]:
@@ -163,7 +164,7 @@ class _Guide:
     def __call__(self, scaled: Tensor, window: Window) -> Tensor:
         """(3, H, W) -> (h, w, 203) float32; zero where `window` leaves the image."""
         size = (scaled.shape[1], scaled.shape[2])
-        inside, padding = _cut(window, size)
+        inside, padding = cut(window, size)
         rows, columns = (
             axis[start : start + count, None]
             for axis, start, count in zip(coordinates(*size), inside[:2], inside[2:], strict=True)
@@ -287,42 +288,3 @@ class _FeedForward:
     def __call__(self, x: Tensor) -> Tensor:
         hidden = F.gelu(F.linear(F.layer_norm(x, x.shape[1:]), *self._first))
         return F.linear(hidden, *self._second).add_(x)
-
-
-def _split(window: Window, side: int) -> Iterator[Window]:
-    """Tiles of about equal sides, at most `side`, multiples of four but for the last."""
-    height, width = (
-        -(-length // (4 * -(-length // side))) * 4 for length in (window.height, window.width)
-    )
-    for top in range(0, window.height, height):
-        for left in range(0, window.width, width):
-            yield Window(
-                window.top + top,
-                window.left + left,
-                min(height, window.height - top),
-                min(width, window.width - left),
-            )
-
-
-def _grow(window: Window, halo: int) -> Window:
-    top, left, height, width = window
-    return Window(top - halo, left - halo, height + 2 * halo, width + 2 * halo)
-
-
-def _cut(window: Window, size: tuple[int, int]) -> tuple[Window, tuple[int, ...]]:
-    """The part inside an image of (H, W), and the padding of (h, w, channels) to get the rest."""
-    top, left = max(0, window.top), max(0, window.left)
-    bottom = min(size[0], window.top + window.height)
-    right = min(size[1], window.left + window.width)
-    padding = (0, 0, left - window.left, window.left + window.width - right,
-               top - window.top, window.top + window.height - bottom)  # fmt: skip
-    return Window(top, left, bottom - top, right - left), padding
-
-
-def _blank_outside(x: Tensor, window: Window, size: tuple[int, int]) -> None:
-    """Set the pixels of (h, w, D) to zero that lie outside an image of (H, W)."""
-    inside, (_, _, left, _, top, _) = _cut(window, size)
-    x[:top] = 0
-    x[top + inside.height :] = 0
-    x[:, :left] = 0
-    x[:, left + inside.width :] = 0

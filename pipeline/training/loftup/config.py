@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 OPTIMIZERS = ("adamw", "nadam", "muon")
+SEGMENTERS = ("felzenszwalb", "slic")  # of photographs without masks
 NETWORKS = ("loftup", "naf")
 HEADS = ("projection", "residual", "mix")  # of LoftUp
 SCHEDULES = ("constant", "cosine")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-SEGMENTERS = ("felzenszwalb", "slic")
+from .config import SEGMENTERS
 
 
 def segment(image: np.ndarray, method: str) -> np.ndarray:
