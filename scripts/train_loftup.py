@@ -27,7 +27,7 @@ result and learns from a teacher, a slow average of itself, that looks at enlarg
 In --output: log.csv, validation.csv, curves.png, pictures/, settings.json, last.pt (to resume from)
 and best.safetensors, the weights that validate best, under the official names: `load_loftup(path)`
 or `load_naf` here, and their own code after --export FILE.bin, read them. Ctrl-C saves and stops;
---resume goes on. With --steps the resumed run is the one that was not stopped, bit for bit on a CPU.
+--resume goes on. With --steps the resumed run is the one not stopped, bit for bit on a CPU.
 """
 
 from __future__ import annotations
