@@ -22,10 +22,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.app.ignored import LOFTUP, SETTINGS, Needs, refuse_ignored
 from pipeline.app.options import (
     Parser,
     add_config_options,
     add_model_options,
+    add_picture_options,
     add_upsampler_options,
     check_outputs,
     choose_preset,
@@ -34,6 +36,7 @@ from pipeline.app.options import (
     given_weights,
     read_vocabulary,
     run_main,
+    say_limits,
 )
 from pipeline.config import PipelineConfig
 from pipeline.exports.options import add_export_options, check_export_options
@@ -44,6 +47,13 @@ if TYPE_CHECKING:
     from pipeline.exports.export import Export
     from pipeline.result import Segmentation
     from pipeline.segmenter import Segmenter
+
+
+IGNORED = (
+    *SETTINGS,
+    Needs(LOFTUP, lambda args: args.use_loftup or args.upsampler == "loftup", "--use-loftup"),
+    Needs(("overwrite",), lambda args: isinstance(args.image, list), "several images, or a folder"),
+)
 
 
 def __getattr__(name: str) -> object:
@@ -67,12 +77,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--save-json", type=Path, help="masks (COCO RLE), scores, points, settings")
     parser.add_argument("--save-label-map", type=Path, help="class of every pixel, palette PNG")
     parser.add_argument("--overlay", type=Path, help="the masks over the image, at its own size")
+    add_picture_options(parser)
     add_export_options(parser)
     parser.add_argument(
         "--overwrite", action="store_true", help="with several images: start over in --output"
     )
     add_config_options(parser, PipelineConfig)
-    return parser.parse_args(argv)
+    return parser.parse_all(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -98,11 +109,14 @@ def _run_folder(args: argparse.Namespace) -> int:
     files = find_images(args.image, args.output, args.save_heatmaps, unread)
     args.upsampler = choose_upsampler(args)
     args.preset = args.preset or "vit-b16"
+    config = config_from_args(args)
+    refuse_ignored(args, IGNORED)
     vocabulary = read_vocabulary(args)
+    say_limits(args)
     if args.export:
         pictures = [(_export_name(file.path, file.name), file.path) for file in files]
         _export(args, vocabulary.class_names).check(pictures)
-    segmenter = _load(args, config_from_args(args))
+    segmenter = _load(args, config)
     outcomes = segment_folder(
         segmenter,
         files,
@@ -111,6 +125,8 @@ def _run_folder(args: argparse.Namespace) -> int:
         heatmaps=args.save_heatmaps,
         heatmap_format=args.heatmap_format,
         overwrite=args.overwrite,
+        tags=args.tags,
+        points=args.points,
     )
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     left_out = 0
@@ -200,16 +216,19 @@ def _run(args: argparse.Namespace) -> int:
     if args.save_label_map and args.save_label_map.suffix.lower() != ".png":
         raise ValueError(f"--save-label-map {args.save_label_map}: its name must end in .png")
     args.upsampler = choose_upsampler(args)
+    config = config_from_args(args)
+    refuse_ignored(args, IGNORED)
     vocabulary = read_vocabulary(args)
     if args.export:
         _export(args, vocabulary.class_names).check([(args.image.name, args.image)])
     image = load_image(args.image)
+    say_limits(args, image)
 
     from pipeline.exports.cutouts import save_cutouts
     from pipeline.exports.heatmaps import save_heatmaps
-    from pipeline.found import say_what_is_missing
+    from pipeline.found import say_nothing_found, say_what_is_missing
 
-    segmenter = _load(args, config_from_args(args))
+    segmenter = _load(args, config)
     result = segmenter.segment(
         image, vocabulary, image_path=str(args.image), keep_probs=args.save_heatmaps is not None
     )
@@ -230,13 +249,14 @@ def _run(args: argparse.Namespace) -> int:
         written.append(maps)
 
     saves: list[tuple[Path, Callable[[], object]]] = []
-    saves.append((args.output, lambda: save_picture(args.output, image, result)))
+    marks = {"tags": args.tags, "points": args.points}
+    saves.append((args.output, lambda: save_picture(args.output, image, result, **marks)))
     if args.save_json:
         saves.append((args.save_json, lambda: result.save_json(args.save_json)))
     if args.save_label_map:
         saves.append((args.save_label_map, lambda: result.save_label_map(args.save_label_map)))
     if args.overlay:
-        overlay = draw_overlay(image, result, result.size)
+        overlay = draw_overlay(image, result, result.size, **marks)
         saves.append((args.overlay, lambda: save_array(args.overlay, overlay)))
     if args.cutouts:
         cut = args.cutouts / args.image.stem
@@ -256,8 +276,7 @@ def _run(args: argparse.Namespace) -> int:
             f"from {result.sources[index]}"
         )
     if not len(result):
-        reached = f"no region of {args.min_region_size} px reaches --min-confidence"
-        print(f"nothing found: {reached}; {say_what_is_missing(result)}")
+        print(say_nothing_found(result, args.min_region_size))
     elif missing := say_what_is_missing(result):
         print(f"not found: {missing.removeprefix('best: ')}")
     print(

@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.upsamplers.registry import UPSAMPLERS
+from pipeline.app.ignored import LOFTUP, SETTINGS, Needs, refuse_ignored
 from pipeline.app.options import (
     Parser,
     add_config_options,
     add_model_options,
+    add_picture_options,
     add_weights_options,
     check_outputs,
     choose_preset,
@@ -30,11 +32,17 @@ from pipeline.app.options import (
     own_or_named,
     read_vocabulary,
     run_main,
+    say_limits,
 )
 from pipeline.config import PipelineConfig
 
 if TYPE_CHECKING:
     from models.upsamplers.base import Upsampler
+
+IGNORED = (
+    *SETTINGS,
+    Needs(LOFTUP, lambda args: "loftup" in args.upsamplers, "loftup among --upsamplers"),
+)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -60,8 +68,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "(default: bilinear loftup)",
     )
     add_weights_options(parser)
+    add_picture_options(parser)
     add_config_options(parser, PipelineConfig)
-    return parser.parse_args(argv)
+    return parser.parse_all(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -78,12 +87,14 @@ def _run(args: argparse.Namespace) -> int:
     picture_format(args.output)
     json_path = args.save_json or args.output.with_suffix(".json")
     check_outputs({"--output": args.output, "--save-json": json_path}, args.image)
+    config = config_from_args(args)
+    refuse_ignored(args, IGNORED)
     vocabulary = read_vocabulary(args)
     image = load_image(args.image)
-    config = config_from_args(args)
     upsamplers = _upsamplers(args)
-    for upsampler in upsamplers:
-        config.changed(upsampler=upsampler)  # refuses unknown ones
+    for upsampler in upsamplers:  # refuses unknown ones
+        config.changed(upsampler=upsampler, upsampled=args.upsampled)
+    say_limits(args, image)
 
     from pipeline.app.compare import compare
     from pipeline.segmenter import Segmenter
@@ -98,11 +109,17 @@ def _run(args: argparse.Namespace) -> int:
         checkpoint=args.checkpoint,
     )
     comparison = compare(
-        segmenter, image, vocabulary, upsamplers=upsamplers, image_path=str(args.image)
+        segmenter,
+        image,
+        vocabulary,
+        upsamplers=upsamplers,
+        upsampled=args.upsampled,
+        image_path=str(args.image),
     )
+    marks = {"tags": args.tags, "points": args.points}
     write_each(
         [
-            (args.output, lambda: save_comparison(args.output, image, comparison)),
+            (args.output, lambda: save_comparison(args.output, image, comparison, **marks)),
             (json_path, lambda: comparison.save_json(json_path)),
         ]
     )

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .dense_methods import METHODS, get_method
+from .dense_methods.settings import MethodSettings
 from .protocols import Protocol, get_protocol
 from .settings import check_settings, setting
 from .upsamplers.registry import (
@@ -52,7 +53,7 @@ PAMR_STEPS, PAMR_DILATIONS = 10, (8, 16)  # SCLIP's and NACLIP's setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseConfig:
+class DenseConfig(MethodSettings):
     """Every setting that changes a dense map. `resolved` settles those that are None.
 
     Raises:
@@ -60,7 +61,6 @@ class DenseConfig:
     """
 
     protocol: str | Protocol | None = setting(None, whose="the preset's")
-    attention: str = setting("csa", f"CLIP's last block: {', '.join(METHODS)}")
     statistics: str = setting(
         "clip",
         "of colours, CLIP's images are normalised with: its own (clip), or those that LoftUp's "
@@ -107,13 +107,16 @@ class DenseConfig:
         if isinstance(self.protocol, str):
             object.__setattr__(self, "protocol", get_protocol(self.protocol))
         get_method(self.attention)
+        get_row(self.proxy_upsampler)
         check_settings(self)
         check_upsampled(self.upsampler, self.upsampled)
 
     def changed(self: C, **changes: Any) -> C:
-        """Other settings, checked; another upsampler upsamples what suits it."""
+        """Other settings, checked; another upsampler or method has what suits it."""
         if "upsampler" in changes:
             changes = {"upsampled": None} | changes
+        if "attention" in changes:
+            changes = {"proxy": None, "map_correction": None} | changes
         return dataclasses.replace(self, **changes)
 
     def resolved(self: C, preset: Preset) -> C:
@@ -123,6 +126,8 @@ class DenseConfig:
             "upsampled": upsampled_by(self.upsampler)[0],
             "text_space": preset.text_space,
             "loftup_share": preset.loftup_share,
+            "proxy": preset.proxies.get(self.attention, preset.proxies[""]),
+            "map_correction": METHODS[self.attention].correction,
         }
         open_ = {name: value for name, value in settled.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **open_)
@@ -130,7 +135,8 @@ class DenseConfig:
     @property
     def encoding(self) -> tuple[Any, ...]:
         """The settings that an `EncodedImage` depends on."""
-        return self.attention, self.statistics, self.protocol, self.precision
+        method = tuple(self.method().items())
+        return self.statistics, self.protocol, self.precision, method
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types; an upsampler of one's own by its name and the digest of its source."""
@@ -152,11 +158,19 @@ class EncodedImage:
 
     image: np.ndarray  # (H, W, 3) uint8 RGB, as given
     windows: WindowFeatures
-    seconds: float
+    seconds: float  # of CLIP and its second network
+    regions: np.ndarray | None = None  # (H, W) int32, see `models.regions`
+    regions_seconds: float = 0.0
 
     @property
     def size(self) -> tuple[int, int]:
         return self.image.shape[0], self.image.shape[1]
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds per stage."""
+        regions = {} if self.regions is None else {"regions": self.regions_seconds}
+        return regions | {"clip": self.seconds}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,8 +230,13 @@ class Dense:
         """Unit vectors (Q, D) of words; remembered."""
         return self.networks.text(self.dtype)(words)
 
-    def encode(self, image: ImageSource) -> EncodedImage:
-        """Run CLIP's image side, the costly part that no word changes."""
+    def encode(self, image: ImageSource, *, regions: np.ndarray | None = None) -> EncodedImage:
+        """Run CLIP's image side, the costly part that no word changes.
+
+        Args:
+            image: file, PIL image or array.
+            regions: of the image, where the settings need them and they are known.
+        """
         import torch
 
         from .backbones.base import normalise
@@ -227,6 +246,9 @@ class Dense:
 
         start = clock(self.device)
         pixels = load_image(image)
+        if self.config.uses_regions and regions is None:
+            regions = self.regions(pixels)
+        found, start = clock(self.device) - start, clock(self.device)
         resized = resize_for_protocol(pixels, self.protocol.short_side, self.protocol.long_side)
         backbone = self._backbone()
         tensor = torch.from_numpy(resized).to(self.device).permute(2, 0, 1).float() / 255
@@ -239,8 +261,31 @@ class Dense:
                 window=self.protocol.window,
                 stride=self.protocol.stride,
                 batch=self.networks.batch,
+                regions=self._window_regions(regions, resized) if backbone.regions else None,
+                drop_remainder=self.protocol.drop_remainder,
             )
-        return EncodedImage(image=pixels, windows=windows, seconds=clock(self.device) - start)
+        return EncodedImage(
+            image=pixels,
+            windows=windows,
+            seconds=clock(self.device) - start,
+            regions=regions if self.config.uses_regions else None,
+            regions_seconds=found,
+        )
+
+    def regions(self, image: np.ndarray) -> np.ndarray:
+        """Regions (H, W) int32 of an RGB image (H, W, 3), see `models.regions`."""
+        from .regions import find_regions
+
+        return find_regions(self.networks, self.config, image, self.dtype)
+
+    def _window_regions(self, regions: np.ndarray | None, resized: np.ndarray) -> Tensor:
+        """Regions of the image on the resized one."""
+        import torch
+
+        from .regions import resize_regions
+
+        assert regions is not None, "the settings use them"
+        return resize_regions(torch.from_numpy(regions).to(self.device), resized.shape[:2])
 
     def dense(
         self,
@@ -255,7 +300,7 @@ class Dense:
         encoded = image if isinstance(image, EncodedImage) else self.encode(image)
         start = clock(self.device)
         self.encode_text(vocabulary.query_words)  # remembered: timed apart from the upsampling
-        timings = {"clip": encoded.seconds, "text": clock(self.device) - start}
+        timings = encoded.timings | {"text": clock(self.device) - start}
 
         start = clock(self.device)
         scores = self.scores(encoded, vocabulary)
@@ -311,13 +356,21 @@ class Dense:
 
         They must be of the kind that this step's `upsampled` makes.
         """
+        import torch
+        from torch.nn import functional as F
+
         from .device import clock
         from .pamr import pamr
+        from .regions import correct_by_regions
         from .scoring import apply_area_threshold, class_probabilities_at, to_labels, vote_by_masks
 
         start, protocol = clock(self.device), self.protocol
         if self.config.use_pamr or protocol.pamr:
-            scores = pamr(encoded.windows.image, scores[None], PAMR_STEPS, PAMR_DILATIONS)[0]
+            image, scores = encoded.windows.image, scores[None]
+            if protocol.pamr_original:
+                image = F.interpolate(image, encoded.size, mode="bilinear")
+                scores = F.interpolate(scores, encoded.size, mode="bilinear")
+            scores = pamr(image, scores, PAMR_STEPS, PAMR_DILATIONS)[0]
         probs = class_probabilities_at(
             encoded.size,
             scores,
@@ -336,6 +389,11 @@ class Dense:
             records = sam.automatic(encoded.image, self.networks.preset.sam.automatic)
             labels = vote_by_masks(labels, probs, [r["segmentation"] for r in records])
             timings["sam"] = clock(self.device) - start
+        if self.config.map_correction:
+            start = clock(self.device)
+            assert encoded.regions is not None, "the image was encoded under the same settings"
+            labels = torch.from_numpy(correct_by_regions(labels.cpu().numpy(), encoded.regions))
+            timings["correction"] = clock(self.device) - start
         level = logging.INFO if self.verbose else logging.DEBUG
         logger.log(level, "dense map in %.2f s", sum(timings.values()))
         return DenseResult(
@@ -352,7 +410,7 @@ class Dense:
         return (whole_image_scores if self.config.whole_image else sliding_scores)(windows, scorer)
 
     def _backbone(self) -> Backbone:
-        return self.networks.backbone(self.config.attention, self.config.statistics)
+        return self.networks.backbone(self.config)
 
     def _upsampler(self) -> Upsampler:
         return self.networks.upsampler(self.config, self.dtype)

@@ -209,6 +209,9 @@ def _right_tiff(image: TiffImageFile) -> Image.Image:
     """What Pillow gets wrong: uncompressed planes unless of 8 bits, and the scale of deep grey."""
     if not isinstance(image.info.get("xmp"), bytes):
         image.info.pop("xmp", None)  # Pillow would search it for text as it decodes
+    exif = image.getexif()
+    if _TAGS.ExifInteroperabilityOffset in exif:  # Pillow would look for it where it belongs
+        del exif[_TAGS.ExifInteroperabilityOffset]
     tags = image.tag_v2
     bits, photometric = (
         tags.get(_TAGS.BitsPerSample, (1,)),

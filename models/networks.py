@@ -6,19 +6,23 @@ import functools
 import hashlib
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from .backbones.base import Backbone
-from .backbones.build import clip_backbone
+from .backbones.build import build_backbone, clip_backbone
+from .dense_methods import get_method
+from .dense_methods.settings import SAM2
 from .device import pick_device
 from .presets import Preset, get_preset
+from .proxies import Proxy, sam2_backbone
 from .sam2_masks import Sam2Masks
 from .text import TextEncoder
 from .upsamplers.base import Upsampler
-from .upsamplers.registry import UPSAMPLERS, Weights, check_width, load_network
+from .upsamplers.registry import UPSAMPLERS, Weights, check_width, load_network, upsampler_for
 from .weights import load_clip, load_sam2
 
 if TYPE_CHECKING:
@@ -31,7 +35,8 @@ class Networks:
     Args:
         preset: one of `models.presets.PRESETS`, or a preset of one's own.
         device: cuda, mps or cpu; None takes the best there is.
-        weights: upsampler → name, file or address of its weights instead of the default.
+        weights: upsampler → name, file or address of its weights instead of the default; also of
+            "proxy", a second network, and "proxy_upsampler".
         model_cfg, checkpoint: SAM 2's configuration and weights instead of the preset's.
         batch: windows encoded at once; bounds the memory, not the result.
 
@@ -69,12 +74,15 @@ class Networks:
         """
         for name in self.used(config, sam=sam):
             self.network(name)
+        if config.uses_proxy:
+            self.proxy(config)
 
     def used(self, config: DenseConfig, *, sam: bool = False) -> tuple[str, ...]:
         """The networks that these settings need, by name."""
         row = UPSAMPLERS.get(config.upsampler) if isinstance(config.upsampler, str) else None
         upsampler = (str(config.upsampler),) if row and row.network else ()
-        return ("clip", *upsampler, *(("sam2",) if sam or config.use_sam else ()))
+        sam = sam or config.use_sam or config.uses_sam2
+        return ("clip", *upsampler, *(("sam2",) if sam else ()))
 
     def network(self, name: str) -> nn.Module:
         """The network "clip", "sam2" or of an upsampler, loaded when it is first asked for."""
@@ -95,20 +103,48 @@ class Networks:
         check_width(f"{name} {weights}", network, self.backbone().dim, self.preset.name)
         return network
 
-    def backbone(self, attention: str = "csa", statistics: str = "clip") -> Backbone:
-        """CLIP as the dense encoder of one of the dense methods, see `clip_backbone`."""
+    def backbone(self, config: DenseConfig | None = None) -> Backbone:
+        """CLIP as the dense encoder of resolved settings, see `clip_backbone`; None: of SCLIP."""
         clip = self.network("clip")
+        if config is None:
+            return clip_backbone(self.preset.name, clip, self._tokenizer)
+        proxy = self.proxy(config) if get_method(config.attention).proxy else None
         return self._once(
-            ("backbone", attention, statistics),
+            ("backbone", config.statistics, *config.method().items()),
             lambda: clip_backbone(
                 self.preset.name,
                 clip,
                 self._tokenizer,
-                attention,
-                statistics=statistics,
-                device=self.device,
+                config,
+                statistics=config.statistics,
+                proxy=proxy,
             ),
         )
+
+    def proxy(self, config: DenseConfig) -> Proxy:
+        """The second network of resolved settings, with its upsampler."""
+        name = str(config.proxy)
+        backbone = self._once(("proxy", name), lambda: self._proxy_backbone(name))
+        networks = {name: backbone.model}
+        if config.proxy_scale == 1:
+            return Proxy(backbone=backbone, networks=networks)
+        given = self._weights.get("proxy_upsampler")
+        upsampler, network = self._once(
+            ("proxy_upsampler", name, config.proxy_upsampler),
+            lambda: upsampler_for(config.proxy_upsampler, backbone, given, self.device),
+        )
+        if network is not None:
+            networks[f"{name} {config.proxy_upsampler}"] = network
+        return Proxy(
+            backbone=backbone, scale=config.proxy_scale, upsampler=upsampler, networks=networks
+        )
+
+    def _proxy_backbone(self, name: str) -> Backbone:
+        if name == SAM2:
+            return sam2_backbone(self.network("sam2"))
+        given = self._weights.get("proxy")
+        checkpoint = Path(given) if given else None
+        return build_backbone(name, checkpoint=checkpoint, device=self.device)
 
     def text(self, dtype: torch.dtype = torch.float32) -> TextEncoder:
         """Words to vectors; `dtype` is that of the transformer's products."""
@@ -145,10 +181,9 @@ class Networks:
     def fingerprints(self, config: DenseConfig, *, sam: bool = False) -> dict[str, str]:
         """SHA-256 of the weights these settings use, whatever files they came from."""
         found = {name: self.fingerprint(name) for name in self.used(config, sam=sam)}
-        if (second := self.backbone(config.attention).second) is not None:
-            found[second.name] = self._once(
-                ("digest", second.name), functools.partial(digest, second.model)
-            )
+        if config.uses_proxy:
+            for name, network in self.proxy(config).networks.items():
+                found[name] = self._once(("digest", name), functools.partial(digest, network))
         return found
 
     def fingerprint(self, name: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .protocols import Protocol
@@ -51,6 +52,7 @@ class AutomaticMasks:
     points_per_side: int = 32  # of the grid of clicks
     predicted_iou: float = 0.8  # drops masks that SAM trusts less
     stability: float = 0.95  # drops masks that change more when their threshold moves
+    multimask: bool = True  # three masks a click instead of one
 
     def __post_init__(self) -> None:
         if self.points_per_side < 1:
@@ -67,6 +69,10 @@ class SamPreset:
     model_cfg: str | Path
     source: Source | None  # None: the checkpoint that sam2 names for this configuration
     automatic: AutomaticMasks = AutomaticMasks()
+    # Those that make regions, as CorrCLIP's paper has them.
+    regions: AutomaticMasks = AutomaticMasks(
+        points_per_side=8, predicted_iou=0.4, stability=0.4, multimask=False
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +86,9 @@ class Preset:
     protocol: str | Protocol  # key of models.protocols.PROTOCOLS, or one of its own
     loftup_share: float  # weight of LoftUp's scores against bilinear ones, 1 is LoftUp alone
     text_space: str  # how LoftUp's output is compared with text: "restored" or "channel_norm"
+    # Method -> its second network, see `models.proxies`; "" is that of methods not named.
+    proxies: Mapping[str, str] = field(default_factory=lambda: {"": "dino_vitb8"})
+    knows: str = ""  # the only pictures that its results mean something for; "" is any
 
 
 def _hub_loftup(name: str, features: str, dim: int, patch: int) -> LoftUpPreset:
@@ -131,6 +140,7 @@ PRESETS: dict[str, Preset] = {
         protocol="open",
         loftup_share=1.0,
         text_space="restored",
+        proxies={"": "dino_vitb8", "corr": "dino_vitb8_qk"},  # the papers'
     ),
     "tiny": Preset(
         name="tiny",
@@ -145,10 +155,13 @@ PRESETS: dict[str, Preset] = {
             source=Source(path=MODELS / "tiny" / "sam2.safetensors"),
             # Its logits are too soft for the sam2 package's thresholds: no mask would be left.
             automatic=AutomaticMasks(points_per_side=16, predicted_iou=0.5, stability=1e-4),
+            regions=AutomaticMasks(points_per_side=8, predicted_iou=0.5, stability=1e-4),
         ),
         protocol="tiny",
         loftup_share=0.5,  # measured best, see benchmarks/README.md
         text_space="restored",
+        proxies={"": "sam2"},
+        knows="drawn scenes only, no photographs",
     ),
 }
 

@@ -1,16 +1,20 @@
 """Scoring protocols by name: how an image is resized and how word scores become classes.
 
-Those of SCLIP (Wang et al., arXiv:2312.01597), ProxyCLIP (Lan et al., arXiv:2408.04883) and NACLIP
-(Hajimiri et al., arXiv:2404.08181) for PASCAL VOC, and those for free vocabularies. A protocol is
-the setting around a model: it does not change CLIP's attention. The words are data, see
-`models/words/`. The maths is in `models.windows` and `models.scoring`.
+Those of SCLIP (Wang et al., arXiv:2312.01597), ProxyCLIP (Lan et al., arXiv:2408.04883), NACLIP
+(Hajimiri et al., arXiv:2404.08181), ClearCLIP (Lan et al., arXiv:2407.12442) and CorrCLIP (Zhang et
+al., arXiv:2411.10086) on the usual data sets, see `models.published`, and those for free
+vocabularies. A protocol is the setting around a model: it does not change CLIP's attention. The
+words are data, see `models/words/`. The maths is in `models.windows` and `models.scoring`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from .published import NAMES, SETTINGS, WITH_BACKGROUND
 from .vocabulary import Vocabulary
 
 _WORDS = Path(__file__).resolve().parent / "words"
@@ -31,6 +35,10 @@ class Protocol:
         window: side of CLIP's sliding windows, pixels; None: the whole image is one window.
         stride: distance between two windows, pixels; unused where the image is one window.
         pamr: the scores are refined with PAMR.
+        pamr_original: PAMR works at the image's own size, as NACLIP and SCLIP run it, not at the
+            resized one, where its memory does not grow with photographs of many megapixels.
+        drop_remainder: of sides that are no multiple of the patch, the patches drop what remains
+            and their scores are stretched over the whole side, as in NACLIP; else they are padded.
         merge_synonyms: a class is its best word already in the softmax. Without, as published, two
             equally good synonyms have at most half the probability each.
         background: words for everything that is not a class; empty: every pixel gets a class.
@@ -47,6 +55,8 @@ class Protocol:
     window: int | None = 224
     stride: int = 112
     pamr: bool = False
+    pamr_original: bool = True
+    drop_remainder: bool = False
     merge_synonyms: bool = False
     background: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
@@ -87,7 +97,7 @@ class Protocol:
             ValueError: the protocol is for any vocabulary; the message lists those that have one.
         """
         if not self.words:
-            valid = ", ".join(name for name, other in PROTOCOLS.items() if other.words)
+            valid = listed(name for name, other in PROTOCOLS.items() if other.words)
             raise ValueError(
                 f"protocol {self.name!r} has no classes of its own; those with: {valid}"
             )
@@ -100,64 +110,49 @@ def read_words(name: str) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(word.strip() for word in line.split(",")) for line in lines if line.strip())
 
 
-_VOC_NAMES = sum(read_words("voc_names"), ())
-_VOC_BACKGROUND, *_VOC21 = read_words("voc21")
+def class_names(dataset: str) -> tuple[str, ...]:
+    """The names of a data set's classes, in the order of its labels; see `published.NAMES`."""
+    return sum(read_words(NAMES[dataset]), ())
+
+
+def rendered_names(dataset: str) -> tuple[str, ...]:
+    """The names of the classes of the rendered scenes that stand in for a data set."""
+    return tuple(words[0] for words in _rendered_words(dataset)[1])
+
+
+def _published() -> Iterator[Protocol]:
+    """The protocols METHOD-DATASET."""
+    for method, settings in SETTINGS.items():
+        for dataset in NAMES:
+            fields: dict[str, Any] = (
+                {"words": dataset} | settings["all"] | settings.get(dataset, {})
+            )
+            words = read_words(fields.pop("words"))
+            background, words = (words[0], words[1:]) if dataset in WITH_BACKGROUND else ((), words)
+            yield Protocol(
+                name=f"{method}-{dataset}",
+                class_names=class_names(dataset),
+                words=words,
+                background=background,
+                **fields,
+            )
+
+
+def _rendered_words(dataset: str) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Background words and the words of each class."""
+    words = read_words(f"rendered_{dataset}")
+    return (words[0], words[1:]) if dataset in WITH_BACKGROUND else ((), words)
+
+
+_VOC_NAMES = class_names("voc21")
+_VOC_BACKGROUND = read_words("voc21")[0]
 _RENDERED_VOC = read_words("rendered_voc")
 _RENDERED_BACKGROUND = sum(read_words("rendered_background"), ())
 
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
-        Protocol(
-            name="sclip-voc21",
-            logit_scale=65,
-            prob_thd=0.1,
-            area_thd=0.1,
-            background=_VOC_BACKGROUND,
-            class_names=_VOC_NAMES,
-            words=tuple(_VOC21),
-        ),
-        Protocol(
-            name="sclip-voc20", logit_scale=40, class_names=_VOC_NAMES, words=read_words("voc20")
-        ),
-        # ProxyCLIP's repository: configs/cfg_voc21.py and the defaults of its segmentor.
-        Protocol(
-            name="proxyclip-voc21",
-            logit_scale=40,
-            prob_thd=0.2,
-            window=336,
-            background=_VOC_BACKGROUND,
-            class_names=_VOC_NAMES,
-            words=read_words("proxyclip"),
-        ),
-        # Its cfg_voc20.py was not found: SCLIP's short side, else the defaults of its segmentor.
-        Protocol(
-            name="proxyclip-voc20",
-            logit_scale=40,
-            window=336,
-            class_names=_VOC_NAMES,
-            words=read_words("proxyclip"),
-        ),
-        # NACLIP's repository: configs/cfg_voc21.py, cfg_voc20.py and the defaults of naclip.py. Its
-        # word lists were not found: SCLIP's, on which that repository is built.
-        Protocol(
-            name="naclip-voc21",
-            logit_scale=40,
-            prob_thd=0.1,
-            window=None,
-            pamr=True,
-            background=_VOC_BACKGROUND,
-            class_names=_VOC_NAMES,
-            words=tuple(_VOC21),
-        ),
-        Protocol(
-            name="naclip-voc20",
-            logit_scale=40,
-            window=None,
-            pamr=True,
-            class_names=_VOC_NAMES,
-            words=read_words("voc20"),
-        ),
+        *_published(),
         # What SCLIP's words are worth: its settings with VOC's bare names.
         Protocol(
             name="plain-voc21",
@@ -173,6 +168,18 @@ PROTOCOLS: dict[str, Protocol] = {
             logit_scale=40,
             class_names=_VOC_NAMES,
             words=read_words("voc_names"),
+        ),
+        # Rendered scenes in the layout of a data set, with as many classes, see `models/words`.
+        *(
+            Protocol(
+                name=f"rendered-{dataset}",
+                logit_scale=40,
+                background=_rendered_words(dataset)[0],
+                class_names=rendered_names(dataset),
+                words=_rendered_words(dataset)[1],
+            )
+            for dataset in NAMES
+            if not dataset.startswith("voc")
         ),
         # VOC's layout rendered: the settings of `tiny`, and the classes that have sprites, ...
         Protocol(
@@ -194,9 +201,21 @@ PROTOCOLS: dict[str, Protocol] = {
             for kind in ("synonyms", "plurals")
         ),
         # Any vocabulary, official weights: SCLIP's background words, no thresholds.
-        Protocol(name="open", logit_scale=40, merge_synonyms=True, background=_VOC_BACKGROUND),
+        Protocol(
+            name="open",
+            logit_scale=40,
+            merge_synonyms=True,
+            pamr_original=False,
+            background=_VOC_BACKGROUND,
+        ),
         # Any vocabulary, the models trained on rendered scenes: that world's surfaces.
-        Protocol(name="tiny", logit_scale=40, merge_synonyms=True, background=_RENDERED_BACKGROUND),
+        Protocol(
+            name="tiny",
+            logit_scale=40,
+            merge_synonyms=True,
+            pamr_original=False,
+            background=_RENDERED_BACKGROUND,
+        ),
     )
 }
 
@@ -208,5 +227,34 @@ def get_protocol(name: str) -> Protocol:
         ValueError: no such protocol; the message lists those there are.
     """
     if name not in PROTOCOLS:
-        raise ValueError(f"unknown protocol {name!r}; valid: {', '.join(PROTOCOLS)}")
+        raise ValueError(f"unknown protocol {name!r}; valid: {listed(PROTOCOLS)}")
     return PROTOCOLS[name]
+
+
+def rendered(protocol: Protocol) -> Protocol:
+    """A published protocol METHOD-DATASET with the words of the scenes that stand in for DATASET.
+
+    Raises:
+        ValueError: it is no such protocol.
+    """
+    dataset = protocol.name.partition("-")[2]
+    if dataset not in NAMES:
+        raise ValueError(f"protocol {protocol.name!r} is for no data set that can be rendered")
+    own = PROTOCOLS["rendered-voc" if dataset.startswith("voc") else f"rendered-{dataset}"]
+    return replace(
+        protocol,
+        name=f"{protocol.name}-rendered",
+        class_names=own.class_names,
+        words=own.words,
+        background=own.background if protocol.background else (),
+    )
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names of protocols for a message; of those that begin alike, only the first is whole."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        first, dash, rest = name.partition("-")
+        group = groups.setdefault(first, [])
+        group.append(f"-{rest}" if group and dash else name)
+    return ", ".join(text for group in groups.values() for text in group)

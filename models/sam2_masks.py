@@ -64,6 +64,11 @@ class Sam2Masks:
         return self.model.sam_prompt_encoder.mask_input_size[0]
 
     @property
+    def image_side(self) -> int:
+        """S, the side of the square that the image is resized to."""
+        return self.model.image_size
+
+    @property
     def default_batch_size(self) -> int:
         """Prompts decoded at once.
 
@@ -83,7 +88,7 @@ class Sam2Masks:
                 f"SAM 2 takes an RGB image as an (H, W, 3) uint8 array, not {image.shape} "
                 f"{image.dtype}."
             )
-        side = self.model.image_size
+        side = self.image_side
         # As SAM2Transforms does (a float image, antialiased), without its TorchScript.
         tensor = torch.from_numpy(np.array(image)).to(self.device).permute(2, 0, 1)[None] / 255
         tensor = F.interpolate(tensor, (side, side), mode="bilinear", antialias=True)
@@ -97,6 +102,26 @@ class Sam2Masks:
         self._embedding = embedding
         self._fine = levels[:-1] or None
         self._image, self._size = image, (image.shape[0], image.shape[1])
+
+    def sam_pixel(self) -> np.ndarray:
+        """(2,) float64: width and height of one of SAM's pixels, in pixels of the image.
+
+        Raises:
+            RuntimeError: no image is set.
+        """
+        height, width = self._image_size()
+        return np.array([width, height]) / self.image_side
+
+    def middles(self, pixels: np.ndarray) -> np.ndarray:
+        """The middles of pixels (…, 2) (x, y) of the image, as `decode` takes points: float32.
+
+        A middle is half a pixel from the edge, and SAM's encoder adds half of one of its own: it
+        is given (x + ½)·S/W - ½ in its square, so that (x + ½)·S/W is what it sees.
+
+        Raises:
+            RuntimeError: no image is set.
+        """
+        return (pixels + 0.5 - 0.5 * self.sam_pixel()).astype(np.float32)
 
     def _image_size(self) -> tuple[int, int]:
         if self._size is None:
@@ -119,7 +144,9 @@ class Sam2Masks:
         padding: a result depends on its own prompt alone.
 
         Args:
-            points: (N, P, 2) pixels (x, y); None with boxes only.
+            points: (N, P, 2) pixels (x, y), as sam2's predictor takes them: it counts from the
+                image's edge, and adds half a pixel of its own square (see `middles`); None with
+                boxes only.
             labels: (N, P), 1, 0 or -1 (padding).
             boxes: (N, 4) XYXY, or None.
             mask_logits: (N, 1, L, L) earlier or coarse masks as logits, or None.
@@ -193,7 +220,7 @@ class Sam2Masks:
         if not tokens.isfinite().all():
             raise ValueError("Points and boxes must be finite numbers.")
         height, width = self._image_size()
-        scale = torch.tensor([self.model.image_size / width, self.model.image_size / height])
+        scale = torch.tensor([self.image_side / width, self.image_side / height])
         return tokens * scale, torch.cat(kinds, 1)
 
     def _decode_batch(
@@ -259,6 +286,7 @@ class Sam2Masks:
                 pred_iou_thresh=settings.predicted_iou,
                 stability_score_thresh=settings.stability,
                 mask_threshold=self.mask_threshold,
+                multimask_output=settings.multimask,
             )
         predictor: Any = generator.predictor
 

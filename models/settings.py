@@ -6,7 +6,7 @@ Options of the programs, their help and the checks all derive from these fields.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -18,6 +18,8 @@ def setting(
     least: float | None = None,
     greatest: float | None = None,
     whose: str = "",
+    alias: str = "",
+    kind: Callable[[Any], Any] | None = None,
 ) -> Any:
     """A field of a configuration.
 
@@ -27,8 +29,18 @@ def setting(
         choices: the values there are.
         least, greatest: its range, both included.
         whose: who settles it where it is None, for the help: "the preset's".
+        alias: a second name of its option.
+        kind: reads it as it is typed, and refuses what it cannot be by a ValueError that goes on
+            after the field's name; None takes the default's type. The range is that of numbers.
     """
-    metadata = {"help": text, "choices": tuple(choices), "range": (least, greatest), "whose": whose}
+    metadata = {
+        "help": text,
+        "choices": tuple(choices),
+        "range": (least, greatest),
+        "whose": whose,
+        "alias": alias,
+        "kind": kind,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -46,6 +58,13 @@ def check_settings(config: Any) -> None:
         if choices and value not in choices:
             names = ", ".join(map(str, choices))
             raise ValueError(f"unknown {field.name} {value!r}; valid: {names}")
+        if (kind := field.metadata.get("kind")) and isinstance(value, str):
+            try:
+                value = kind(value)
+            except ValueError as error:
+                raise ValueError(f"{field.name} {error}") from None
+            if isinstance(value, str):
+                continue
         least, greatest = field.metadata.get("range", (None, None))
         if least is not None and greatest is not None:
             if not least <= value <= greatest:

@@ -22,6 +22,9 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
+# What CLIP's tokenizer takes apart before all else: contractions, letters, single digits, signs.
+_PIECES = r"'(?:s|t|re|ve|m|ll|d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+
 # What users write: a list of entries, or a dict of names and their synonyms.
 Entries = Sequence[str] | Mapping[str, Sequence[str] | str]
 # Label maps are uint8, or uint16: 0 is "nothing named", class i is i + 1, the highest "ignore".
@@ -299,14 +302,17 @@ def _clean(word: str) -> str:
 def word_key(word: str) -> str:
     """What tells a word from others, as CLIP's tokenizer sees it.
 
-    It mends text (full-width letters, curly quotes, ligatures), resolves HTML's entities twice, and
-    takes no notice of case and repeated spaces; here "ß" is "ss" as well.
+    It mends text (full-width letters, curly quotes, ligatures), resolves HTML's entities twice,
+    takes no notice of case, and parts letters, digits and other signs, so that "t-shirt" is
+    "t - shirt"; here "ß" is "ss" as well.
     """
     if not (word.isascii() and word.isprintable() and "&" not in word):  # nothing to mend
         import ftfy
 
         word = html.unescape(html.unescape(ftfy.fix_text(word)))
-    return " ".join(word.split()).casefold()
+    import regex  # as ftfy, one of open_clip's own requirements
+
+    return " ".join(regex.findall(_PIECES, word.casefold()))
 
 
 def _flat(groups: Sequence[tuple[str, ...]]) -> Iterator[str]:

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from .device import is_out_of_memory
-from .presets import Source
+from .presets import PRESETS, Source
+from .torchscript import is_torchscript, read_torchscript
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,8 @@ def resolve(source: Source) -> Path:
     raise WeightsNotFoundError(
         f"weights missing: {source} is not in the Hugging Face cache ({constants.HF_HUB_CACHE}) "
         f"and could not be downloaded ({why}); run `python scripts/download_weights.py` with "
-        "network, copy the cache from a machine that has it, or use --preset tiny"
+        "network, or copy the cache from a machine that has it (--preset tiny needs no download, "
+        f"but knows {PRESETS['tiny'].knows})"
     )
 
 
@@ -130,9 +132,10 @@ def _first_line(error: Exception | None) -> str:
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
-    """Read a dict of tensors from a safetensors file or a PyTorch one.
+    """Read a dict of tensors from a safetensors file, a PyTorch one or a TorchScript archive.
 
-    The wrappers {"model": …} (SAM 2) and {"state_dict": …} (training checkpoints) are opened.
+    No code in any of them is run. The wrappers {"model": …} (SAM 2) and {"state_dict": …}
+    (training checkpoints) are opened.
 
     Raises:
         WeightsNotFoundError: no such file.
@@ -151,6 +154,8 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             state = load_file(str(path))
+        elif is_torchscript(path):
+            state = read_torchscript(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle, safetensors and EOF errors share no base
@@ -180,11 +185,10 @@ def _why_unreadable(path: Path, start: bytes, error: Exception) -> str:
         )
     text = str(error)
     code = re.search(r"GLOBAL (\S+)", text)  # torch's unpickler names what it refused
-    if code or "TorchScript" in text:
-        what = f"pickled Python code ({code[1]})" if code else "a TorchScript archive"
+    if code:
         return (
-            f"checkpoint {path} holds {what} and is refused: give a file of tensors alone, "
-            "a state dict (.pt, .bin) or .safetensors"
+            f"checkpoint {path} holds pickled Python code ({code[1]}) and is refused: give a file "
+            "of tensors alone, a state dict (.pt, .bin) or .safetensors"
         )
     # torch's advice on everything else is to load it unsafely: not repeated.
     reason = "no PyTorch file" if "weights_only" in text else _first_line(error)

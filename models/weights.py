@@ -74,9 +74,9 @@ def load_clip(preset: ClipPreset) -> tuple[nn.Module, Tokenizer]:
     path = resolve(preset.source)
     state = read_state_dict(path)  # before the build: that takes seconds
     clip, tokenizer = build_clip(preset.architecture)
-    # OpenAI's own dicts carry three numbers beside the tensors of the network.
-    for name in ("input_resolution", "context_length", "vocab_size"):
-        state.pop(name, None)
+    # OpenAI's own files carry three numbers and masks beside the tensors of the network.
+    beside = ("input_resolution", "context_length", "vocab_size", "attn_mask")
+    state = {k: v for k, v in state.items() if k.rpartition(".")[2] not in beside}
     load_strictly(clip, state, path)
     return clip.eval().requires_grad_(False), tokenizer
 
@@ -126,7 +126,7 @@ def load_loftup(name_or_path: str | os.PathLike) -> LoftUp:
     state = read_state_dict(path)
     norm = state.get("channelnorm.norm.weight")
     if norm is None:
-        raise WeightsError(f"checkpoint {path} is no LoftUp: it has no channelnorm.norm.weight")
+        raise WeightsError(_why_no_loftup(path, state))
     if preset is not None and len(norm) != preset.dim:
         raise WeightsError(
             f"checkpoint {path} upsamples {len(norm)} channels, {name_or_path} has {preset.dim}"
@@ -134,6 +134,16 @@ def load_loftup(name_or_path: str | os.PathLike) -> LoftUp:
     loftup = LoftUp(len(norm), head_of(state))
     load_strictly(loftup, state, path)
     return loftup.eval().requires_grad_(False)
+
+
+def _why_no_loftup(path: Path, state: dict[str, Tensor]) -> str:
+    if any(key.endswith("fourier_feat.1.biases") for key in state):
+        return (
+            f"checkpoint {path} is a LoftUp without its channel norm, as the published training "
+            "scripts write it; the released ones have channelnorm.norm.weight and .bias: give one "
+            "of these, or train one with scripts/train_loftup.py"
+        )
+    return f"checkpoint {path} is no LoftUp: it has no channelnorm.norm.weight"
 
 
 def _named_or_given(

@@ -86,6 +86,15 @@ def pad_to_multiple(image: Tensor, patch: tuple[int, int]) -> Tensor:
     return F.pad(image, (0, -width % patch[1], 0, -height % patch[0]), mode="replicate")
 
 
+def whole_patches(image: Tensor, patch: tuple[int, int]) -> Tensor:
+    """Leave out the rows and columns of (B, 3, H, W) that fill no patch.
+
+    A side below one patch is padded to it.
+    """
+    height, width = (max(n // p, 1) * p for n, p in zip(image.shape[2:], patch, strict=True))
+    return pad_to_multiple(image[:, :, :height, :width], patch)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WindowFeatures:
     """The patch features of all windows of one image."""
@@ -95,20 +104,25 @@ class WindowFeatures:
     patch: tuple[int, int]
     features: Tensor  # (N, C, h, w), not L2-normalised; the grid covers the padded window
     batch: int  # windows worked on at once
+    drop_remainder: bool = False  # the grid covers whole patches, and is stretched over the window
+
+    def guide(self, images: Tensor) -> Tensor:
+        """The images (b, 3, H, W) that the grids cover: padded, unless grids are stretched."""
+        return images if self.drop_remainder else pad_to_multiple(images, self.patch)
 
     def batches(self) -> Iterator[tuple[list[tuple[slice, slice]], Tensor, Tensor]]:
-        """Slices, features (b, C, h, w) and padded windows (b, 3, Hp, Wp), batch by batch."""
+        """Slices, features (b, C, h, w) and their guides (b, 3, Hp, Wp), batch by batch."""
         for start in range(0, len(self.slices), self.batch):
             slices = self.slices[start : start + self.batch]
             yield (
                 slices,
                 self.features[start : start + self.batch],
-                _cut(self.image, slices, self.patch),
+                self.guide(_cut(self.image, slices)),
             )
 
 
-def _cut(image: Tensor, slices: list[tuple[slice, slice]], patch: tuple[int, int]) -> Tensor:
-    return pad_to_multiple(torch.cat([image[:, :, row, column] for row, column in slices]), patch)
+def _cut(image: Tensor, slices: list[tuple[slice, slice]]) -> Tensor:
+    return torch.cat([image[:, :, row, column] for row, column in slices])
 
 
 @torch.no_grad()
@@ -119,6 +133,8 @@ def encode_windows(
     window: int | None = 224,
     stride: int = 112,
     batch: int = 8,
+    regions: Tensor | None = None,
+    drop_remainder: bool = False,
 ) -> WindowFeatures:
     """Dense features of every window of an image.
 
@@ -128,6 +144,8 @@ def encode_windows(
             no multiple of the patch (small images) are padded with `pad_to_multiple`.
         window, stride: pixels; window None takes the whole image at once.
         batch: windows encoded, and later scored, at once; bounds the memory, not the result.
+        regions: (H, W) of the image, for a backbone that needs them; it is shown each window's.
+        drop_remainder: instead of padding, see `models.protocols.Protocol`.
     """
     if image.ndim != 4 or image.shape[:2] != (1, 3) or 0 in image.shape:
         raise ValueError(f"image must have shape (1, 3, H, W), got {tuple(image.shape)}")
@@ -135,16 +153,24 @@ def encode_windows(
         raise ValueError(f"batch must be at least 1, got {batch}")
     patch = (backbone.patch, backbone.patch)
     slices = window_slices((image.shape[2], image.shape[3]), window, stride)
-    features = [
-        backbone.encode(_cut(image, slices[start : start + batch], patch))
-        for start in range(0, len(slices), batch)
-    ]
+    fit = whole_patches if drop_remainder else pad_to_multiple
+    given = [image]
+    if backbone.regions:
+        assert regions is not None, "the backbone needs them"
+        given.append(regions[None, None].float())  # ids are exact up to 2^24
+    features = []
+    for start in range(0, len(slices), batch):
+        windows = [fit(_cut(x, slices[start : start + batch]), patch) for x in given]
+        if backbone.regions:
+            windows[1] = windows[1][:, 0].long()
+        features.append(backbone.encode(*windows))
     return WindowFeatures(
         image=image,
         slices=slices,
         patch=patch,
         features=torch.cat(features).to(image.dtype),  # autocast may have made them smaller
         batch=batch,
+        drop_remainder=drop_remainder,
     )
 
 
@@ -182,20 +208,29 @@ def sliding_scores(windows: WindowFeatures, scorer: Scorer) -> Tensor:
 
 @torch.no_grad()
 def stitch_features(windows: WindowFeatures) -> Tensor:
-    """One feature grid for the whole image, (1, C, ⌈H/patch⌉, ⌈W/patch⌉).
+    """One feature grid for the whole image, (1, C, ⌈H/patch⌉, ⌈W/patch⌉), or ⌊ ⌋ if dropped.
 
-    Cell (i, j) is the mean over the windows that hold its centre. A window whose start is no
-    multiple of the patch (the last one, shifted back) is read bilinearly between its own patch
-    centres, at its edge from the outermost one. The centre of a last cell that sticks out of the
-    image counts as held by the windows that hold the last pixel. The grid belongs to
-    `pad_to_multiple(windows.image)`.
+    Where windows have another grid than that of patches, cells are of its size, as nearly as whole
+    ones fill the image. Cell (i, j) is the mean over the windows that hold its centre. A window
+    whose start is no multiple of the cell (the last one, shifted back) is read bilinearly between
+    its own cells' centres, at its edge from the outermost one. The centre of a last cell that
+    sticks out of the image counts as held by the windows that hold the last pixel. The grid belongs
+    to `windows.guide(windows.image)`.
     """
-    sizes = windows.image.shape[2:]
-    tokens = windows.features.shape[2:]
+    fit = whole_patches if windows.drop_remainder else pad_to_multiple
+    covered = fit(windows.image[:, :1], windows.patch).shape[2:]
+    row, column = windows.slices[0]  # all are of one size
+    seen = fit(windows.image[:, :1, row, column], windows.patch).shape[2:]
     total = count = torch.zeros((), device=windows.features.device)
     for slices, features in zip(windows.slices, windows.features.float(), strict=True):
         rows, columns = (
-            _cell_weights(sizes[axis], slices[axis], tokens[axis], windows.patch[axis]).to(features)
+            _cell_weights(
+                covered[axis],
+                windows.image.shape[2 + axis],
+                slices[axis],
+                seen[axis],
+                features.shape[1 + axis],
+            ).to(features)
             for axis in (0, 1)
         )
         total = total + torch.einsum("ih,chw,jw->cij", rows, features, columns)
@@ -203,16 +238,24 @@ def stitch_features(windows: WindowFeatures) -> Tensor:
     return (total / count)[None]
 
 
-def _cell_weights(length: int, window: slice, tokens: int, patch: int) -> Tensor:
+def _cell_weights(covered: int, length: int, window: slice, seen: int, tokens: int) -> Tensor:
     """Weights (cells of the image, tokens of the window) along one axis.
 
     A row holds the linear interpolation of its cell's centre; zeros if the window lacks it.
+
+    Args:
+        covered: pixels of the image that cells lie on, of whole patches.
+        length: pixels of the image.
+        window: of its pixels.
+        seen: pixels of a window that its tokens lie on, of whole patches.
+        tokens: of a window.
     """
-    cells = -(-length // patch)
-    centres = (torch.arange(cells) + 0.5) * patch
+    cell = seen / tokens  # pixels; a patch, unless a second network has another grid
+    cells = max(1, round(covered / cell))
+    centres = (torch.arange(cells) + 0.5) * (covered / cells)
     held = centres.clamp_max(length - 0.5)
     inside = (window.start <= held) & (held < window.stop)
-    position = ((centres - window.start) / patch - 0.5).clamp(0, tokens - 1)
+    position = ((centres - window.start) / cell - 0.5).clamp(0, tokens - 1)
     distance = (position[:, None] - torch.arange(tokens)).abs()
     return (1 - distance).clamp_min(0) * inside[:, None]
 
@@ -221,5 +264,5 @@ def _cell_weights(length: int, window: slice, tokens: int, patch: int) -> Tensor
 def whole_image_scores(windows: WindowFeatures, scorer: Scorer) -> Tensor:
     """Stitch the windows' features, and score the whole image at once: (Q, H, W)."""
     height, width = windows.image.shape[2:]
-    guide = pad_to_multiple(windows.image, windows.patch)
+    guide = windows.guide(windows.image)
     return scorer(stitch_features(windows), guide)[0, :, :height, :width]

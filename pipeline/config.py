@@ -10,6 +10,8 @@ from models.dense import DENSE_FIELDS as DENSE_FIELDS
 from models.dense import DenseConfig
 from models.settings import setting
 
+from .sizes import Size, parse_size
+
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineConfig(DenseConfig):
@@ -25,7 +27,9 @@ class PipelineConfig(DenseConfig):
     min_confidence: float = setting(
         0.7, "least class probability of a prompt region", least=0, greatest=1
     )
-    min_region_size: int = setting(100, "least region size, pixels", least=1)
+    min_region_size: Size = setting(
+        100, "least region size, pixels, or a share of the image: 0.1%%", least=1, kind=parse_size
+    )
     strategy: str = setting(
         "pole",
         "where to click: pole, centroid, peak, multi",

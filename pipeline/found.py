@@ -53,6 +53,14 @@ def what_is_missing(
     return {"not_found": best} | ({"compete": pairs} if pairs else {})
 
 
+def say_nothing_found(result: Segmentation, least_size: int | str) -> str:
+    """One line about a result without masks, for regions of at least `least_size`."""
+    size = f"{least_size} of the image" if isinstance(least_size, str) else f"{least_size} px"
+    line = f"nothing found: no region of {size} reaches its least confidence"
+    missing = say_what_is_missing(result)
+    return f"{line}; {missing}" if missing else line
+
+
 def say_what_is_missing(result: Segmentation) -> str:
     """One line about the classes without a mask; empty if each has one."""
     best = result.settings.get("not_found", {})

@@ -18,6 +18,7 @@ import numpy as np
 
 from .points import STRATEGIES, Point, nearest_points, pole
 from .regions import Region, class_probability, components_around, find_regions
+from .sizes import Size, least_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def extract_prompt_points_from_upsampled(
     probs: np.ndarray,
     vocabulary: Sequence[str],
     min_confidence: float | Sequence[float] = 0.7,
-    min_region_size: int = 100,
+    min_region_size: Size = 100,
     *,
     strategy: str = "pole",
     points_per_region: int = 3,
@@ -57,7 +58,7 @@ def extract_prompt_points_from_upsampled(
         vocabulary: K class names.
         min_confidence: least probability of a region's class at each of its pixels; one for all
             classes, or one for each.
-        min_region_size: least size of a region, pixels.
+        min_region_size: least size of a region, pixels, or a share of the map: "0.1%".
         strategy: pole, centroid, peak or multi, see `pipeline.points`.
         points_per_region: most points of a region under `multi`; the others give one.
         negative_points: most points per prompt on other classes (the background included): the
@@ -75,8 +76,12 @@ def extract_prompt_points_from_upsampled(
     _check_maps(seg_map, probs, vocabulary)
     if strategy not in STRATEGIES:
         raise ValueError(f"unknown strategy {strategy!r}; valid ones: {', '.join(STRATEGIES)}")
+    try:
+        least_size = least_pixels(min_region_size, (seg_map.shape[0], seg_map.shape[1]))
+    except ValueError as error:
+        raise ValueError(f"min_region_size {error}") from None
     for name, number, lowest in (
-        ("min_region_size", min_region_size, 0),
+        ("min_region_size", least_size, 0),
         ("points_per_region", points_per_region, 1),
         ("negative_points", negative_points, 0),
     ):
@@ -97,7 +102,7 @@ def extract_prompt_points_from_upsampled(
     # In the type of the probabilities, as a single number is compared: 0.7 is 0.7 in both.
     least = np.asarray(min_confidence, confidence.dtype)
     is_confident = confidence >= (least[seg_map] if least.ndim else least)
-    regions = find_regions(seg_map, is_confident, max(1, min_region_size))
+    regions = find_regions(seg_map, is_confident, max(1, least_size))
     prompted = [(c, region) for c, region in regions if c != background_idx]
     components = components_around(seg_map, [region for _, region in prompted])
     poles = [(c, pole(r, confidence[r.window])) for c, r in regions if negative_points]

@@ -42,6 +42,7 @@ def made_with(
         values = {k: v for k, v in values.items() if k in (*DENSE_FIELDS, "upsampler_code")}
     if config.upsampler != "loftup":
         values |= {"loftup_share": None, "text_space": None}  # they say nothing
+    values |= dict.fromkeys(config.unused())
     record: dict[str, Any] = {
         "preset": networks.preset.name,
         "weights": networks.fingerprints(config, sam=final),

@@ -168,43 +168,70 @@ class Segmentation:
         names = Counter(found.class_name for found in self)
         counts = [f"{n} {name}" for name, n in names.most_common(8)] + ["…"] * (len(names) > 8)
         image = f"{self.image_path or 'an image'}, {self.size[1]}×{self.size[0]}"
-        return f"<Segmentation of {image}: {', '.join(counts) or 'nothing'}>"
+        limits = f"; {self.limits.partition(':')[0]}" if self.limits else ""
+        return f"<Segmentation of {image}: {', '.join(counts) or 'nothing'}{limits}>"
 
     def class_name(self, index: int) -> str:
         """Class name of mask `index`."""
         return self.class_names[self.class_ids[index]]
 
     @property
+    def limits(self) -> str:
+        """What must be said of it: that its models know other pictures only. Mostly ""."""
+        return str(self.settings.get("limits", ""))
+
+    @property
     def size(self) -> tuple[int, int]:
         """(H, W) of the image."""
         return self.label_map.shape
 
-    def picture(self, image: ImageSource | None = None) -> np.ndarray:
+    def picture(
+        self, image: ImageSource | None = None, *, tags: bool = True, points: bool = True
+    ) -> np.ndarray:
         """(h, w, 3) uint8 RGB: masks, image, dense map and legend, as the program draws them.
 
         `image` is what was segmented; None takes the result's own, or the file `image_path`.
+        `tags` and `points` are whether class names and prompt points lie on the masks.
 
         Raises:
             FileNotFoundError, ValueError: there is no image, or one of another size.
         """
-        from models.images import load_image
-
         from .drawing.picture import draw_segmentation
+
+        return draw_segmentation(self._pixels(image), self, tags=tags, points=points)
+
+    def overlay(
+        self, image: ImageSource | None = None, *, tags: bool = True, points: bool = True
+    ) -> np.ndarray:
+        """(H, W, 3) uint8 RGB: the masks over the image at its own size; see `picture`."""
+        from .drawing.overlay import draw_overlay
+
+        return draw_overlay(self._pixels(image), self, self.size, tags=tags, points=points)
+
+    def _pixels(self, image: ImageSource | None) -> np.ndarray:
+        from models.images import load_image
 
         known = [i for i in (image, self.image, self.image_path) if i is not None]
         if known:
-            return draw_segmentation(load_image(known[0]), self)
+            return load_image(known[0])
         raise ValueError("this result does not know its image; give it: image=...")
 
-    def save(self, path: str | Path, image: ImageSource | None = None) -> None:
-        """Write `picture(image)` as PNG, JPEG or WebP, by the end of the name.
+    def save(
+        self,
+        path: str | Path,
+        image: ImageSource | None = None,
+        *,
+        tags: bool = True,
+        points: bool = True,
+    ) -> None:
+        """Write `picture(…)` as PNG, JPEG or WebP, by the end of the name.
 
         Raises:
             OSError, ValueError: see `picture`; or another ending, or it cannot be written.
         """
         from .drawing.layout import save_array
 
-        save_array(path, self.picture(image))
+        save_array(path, self.picture(image, tags=tags, points=points))
 
     def show(self, image: ImageSource | None = None) -> None:
         """Open `picture(image)` in the system's viewer."""

@@ -158,15 +158,15 @@ def _decode(
     for rows in (np.flatnonzero(extra), np.flatnonzero(~extra)):
         if len(rows):
             chosen = [prompts[row] for row in rows.tolist()]
-            arguments = _points(chosen)
+            arguments = _points(chosen, sam)
             if extra[rows[0]]:
                 components = [prompt["component"] for prompt in chosen]
-                arguments |= _box_and_mask(components, size, sam.logits_side, config)
+                arguments |= _box_and_mask(components, size, sam, config)
             low_res[rows], iou[rows] = sam.decode(**arguments)
     return low_res, iou
 
 
-def _points(prompts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _points(prompts: Sequence[Mapping[str, Any]], sam: Sam2Masks) -> dict[str, Any]:
     """The prompts' points as arrays for `Sam2Masks.decode`."""
     rows = [(_positives(p), list(p.get("negative_points", ()))) for p in prompts]
     longest = max(len(positive) + len(negative) for positive, negative in rows)
@@ -176,19 +176,24 @@ def _points(prompts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         count = len(positive) + len(negative)
         points[row, :count] = [*positive, *negative]
         labels[row, :count] = [1] * len(positive) + [0] * len(negative)
-    points += 0.5  # the middle of the pixel: SAM's coordinates run from edge to edge
-    return {"points": points, "labels": labels}
+    return {"points": sam.middles(points), "labels": labels}
 
 
 def _box_and_mask(
-    components: Sequence[Region], size: tuple[int, int], side: int, config: PipelineConfig
+    components: Sequence[Region], size: tuple[int, int], sam: Sam2Masks, config: PipelineConfig
 ) -> dict[str, Any]:
-    """What the configuration adds to the points, as arrays for `Sam2Masks.decode`."""
+    """What the configuration adds to the points, as arrays for `Sam2Masks.decode`.
+
+    SAM was trained with boxes whose corners are its first and last pixel, both of the object: the
+    last one begins one of SAM's pixels before the box's end.
+    """
     arguments: dict[str, Any] = {}
     if config.prompt_box:
-        arguments["boxes"] = np.array([region.box for region in components], np.float32)
+        boxes = np.array([region.box for region in components], np.float64)
+        boxes[:, 2:] = np.maximum(boxes[:, 2:] - sam.sam_pixel(), boxes[:, :2])
+        arguments["boxes"] = boxes.astype(np.float32)
     if config.prompt_mask:
-        cover = np.stack([region.coverage(size, side) for region in components])
+        cover = np.stack([region.coverage(size, sam.logits_side) for region in components])
         logits = (2 * cover - 1) * _MASK_PROMPT_LOGIT
         arguments["mask_logits"] = torch.from_numpy(logits[:, None].astype(np.float32))
     return arguments

@@ -28,6 +28,7 @@ from models.vocabulary import Entries, Vocabulary
 from .config import DENSE_FIELDS, PipelineConfig
 from .files.label_png import label_dtype
 from .found import what_is_missing
+from .limits import limits_of
 from .masks import merge_overlapping, resolve_label_map
 from .prompts import Prompt, extract_prompt_points_from_upsampled
 from .record import environment, made_with
@@ -222,6 +223,8 @@ class Segmenter:
         place = environment(self.networks)
         versions = place.pop("versions")
         settings = self.made_with(words) | place | {"prompts": len(prompts)}
+        if limits := limits_of(self.networks.preset, encoded.image):
+            settings["limits"] = limits
         if missing := set(range(len(words))) - set(arrays["class_ids"].tolist()):
             vectors = self.dense.encode_text(words.query_words)
             settings |= what_is_missing(sorted(missing), dense.probs, words, vectors)

@@ -24,7 +24,10 @@ from pipeline.app.options import SCENE, Parser, run_main
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("--preset", default="tiny", help="tiny or vit-b16 (default: %(default)s)")
+    parser.add_argument(
+        "--preset", default="tiny",
+        help="vit-b16 for photographs, or tiny, which knows drawn scenes only (default: tiny)",
+    )  # fmt: skip
     parser.add_argument("--device", help="cuda, mps or cpu (default: the best available)")
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: %(default)s, for "

@@ -46,6 +46,7 @@ def preset_sources(preset: Preset, model_cfg: str | None = None) -> dict[str, So
 def main(argv: list[str] | None = None) -> int:
     """Fetch and check; returns the exit status."""
     from models.presets import PRESETS, get_preset
+    from pipeline.app.parser import add_version
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -56,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--model-cfg", help="SAM 2 configuration, as in the sam2 package (default: the preset's)"
     )
+    add_version(parser)
     args = parser.parse_args(argv)
 
     from models.weight_files import read_state_dict, resolve

@@ -15,10 +15,11 @@ if not __package__:  # run as a file: Python looks for packages beside it
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline.app.options import Parser, run_main
-from pipeline.datasets.rendered_voc import render_voc
 
 
 def run(args: argparse.Namespace) -> int:
+    from pipeline.datasets.rendered_voc import render_voc
+
     render_voc(args.output, images=args.images, seed=args.seed, varied=args.varied)
     print(f"{args.output}: {args.images} rendered images, split val")
     return 0

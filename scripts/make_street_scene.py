@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image
+if TYPE_CHECKING:
+    import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 if not __package__:  # run as a file: Python looks for packages beside it
     sys.path.insert(0, str(ROOT))
 
 from pipeline.app.options import Parser
-from pipeline.files.label_png import write_index_png
-from pipeline.world.scenes import load_world, place_sprite
-from pipeline.world.surfaces import paint_surface
 
 SIZE = (448, 672)
 NOUNS = ("person", "car", "bicycle", "tree", "building")
@@ -46,6 +44,11 @@ THINGS = (
 
 def draw() -> tuple[np.ndarray, np.ndarray]:
     """The scene, (H, W, 3) uint8 RGB, and its labels, (H, W) uint8."""
+    import numpy as np
+
+    from pipeline.world.scenes import load_world, place_sprite
+    from pipeline.world.surfaces import paint_surface
+
     world, rng = load_world(), np.random.default_rng(26)
     height, width = SIZE
     image = np.empty((height, width, 3), np.float32)
@@ -66,6 +69,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("--output", type=Path, default=ROOT / "examples" / "street_scene.jpg")
     args = parser.parse_args(argv)
+
+    from PIL import Image
+
+    from pipeline.files.label_png import write_index_png
+
     image, labels = draw()
     args.output.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(args.output, quality=96)

@@ -12,7 +12,6 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +28,8 @@ def draw_glyph(font: ImageFont.FreeTypeFont, glyph: str) -> Image.Image:
     Raises:
         ValueError: the font has no single picture for it.
     """
+    import numpy as np
+
     canvas = Image.new("RGBA", (320, 160))
     ImageDraw.Draw(canvas).text((8, 8), glyph, font=font, embedded_color=True)
     rows, columns = np.nonzero(np.asarray(canvas)[..., 3])
@@ -39,12 +40,13 @@ def draw_glyph(font: ImageFont.FreeTypeFont, glyph: str) -> Image.Image:
 
 def main(argv: list[str] | None = None) -> int:
     from pipeline.app.options import Parser
-    from pipeline.world.scenes import read_names
 
     parser = Parser(__doc__)
     parser.add_argument("--font", required=True, help="NotoColorEmoji.ttf (bitmap version)")
     parser.add_argument("--output", type=Path, default=ROOT / "pipeline" / "world" / "data")
     args = parser.parse_args(argv)
+    from pipeline.world.scenes import read_names
+
     font = ImageFont.truetype(args.font, FONT_SIZE)
     glyphs = [g for _, row in read_names(args.output / "nouns.txt") for g in row]
     boxes, pictures = {}, []

@@ -20,6 +20,8 @@ from pathlib import Path
 if not __package__:  # run as a file: Python looks for packages beside it
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from pipeline.app.parser import add_version
+
 logger = logging.getLogger("scripts.train_tiny")
 
 TRAININGS = {
@@ -110,6 +112,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_version(parser)
     models = parser.add_subparsers(dest="model", required=True, metavar="MODEL")
     defaults = argparse.ArgumentDefaultsHelpFormatter
     add_all_arguments(models.add_parser("all", help="all, one by one", formatter_class=defaults))

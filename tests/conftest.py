@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from models.loftup.network import LoftUp
-from models.presets import MODELS, ClipPreset, Preset, SamPreset, Source
+from models.presets import MODELS, AutomaticMasks, ClipPreset, Preset, SamPreset, Source
 from models.protocols import Protocol
 from models.sam2_networks import build_sam2
 from models.weights import build_clip
@@ -57,11 +57,14 @@ def random_preset(tmp_path_factory: pytest.TempPathFactory) -> Preset:
         ),
         loftup=folder / "loftup.bin",
         sam=SamPreset(
-            model_cfg=MODELS / "tiny" / "sam2_tiny.yaml", source=Source(path=folder / "sam2.pt")
+            model_cfg=MODELS / "tiny" / "sam2_tiny.yaml",
+            source=Source(path=folder / "sam2.pt"),
+            regions=AutomaticMasks(points_per_side=2, predicted_iou=0, stability=0),
         ),
         protocol=Protocol(
             name="random", logit_scale=40, short_side=48, long_side=256, window=48, stride=24
         ),
         loftup_share=1.0,
         text_space="restored",
+        proxies={"": "sam2"},
     )

@@ -20,13 +20,21 @@ def weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def tiny_clip(state: dict[str, Tensor] | None = None, **vision: object) -> open_clip.CLIP:
-    """The CLIP of `sclip.safetensors`; `vision` overrides entries of its vision config."""
+def tiny_clip(
+    state: dict[str, Tensor] | None = None, embed: int = 48, text_width: int = 64, **vision: object
+) -> open_clip.CLIP:
+    """The CLIP of `sclip.safetensors`; the others override entries of its configuration."""
     config = {"image_size": 64, "layers": 3, "width": 128, "head_width": 64, "patch_size": 16}
     clip = open_clip.CLIP(
-        embed_dim=48,
+        embed_dim=embed,
         vision_cfg={**config, **vision},
-        text_cfg={"context_length": 12, "vocab_size": 64, "width": 64, "heads": 1, "layers": 1},
+        text_cfg={
+            "context_length": 12,
+            "vocab_size": 64,
+            "width": text_width,
+            "heads": 1,
+            "layers": 1,
+        },
         quick_gelu=True,
     )
     if state is not None:

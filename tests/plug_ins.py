@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.clip_dense import csa
+from models.dense_methods.settings import Given
 from models.images import load_image
 from models.upsamplers.base import Size, Upsampler
 from pipeline.datasets.base import GroundTruth
@@ -40,10 +41,10 @@ class SharpenUpsampler(Upsampler):
         return large + self.network.gain * (large - large.mean((2, 3), keepdim=True))
 
 
-def by_proxy(visual: nn.Module, tokens: Tensor, proxy: Tensor) -> Tensor:
+def by_proxy(visual: nn.Module, tokens: Tensor, given: Given) -> Tensor:
     """CLIP's own block, each patch mixed with the one that a second network finds most alike."""
     tokens = csa(visual, tokens)
-    alike = F.normalize(proxy.flatten(2), dim=1)  # (B, C', h·w)
+    alike = F.normalize(given.proxy.flatten(2), dim=1)  # (B, C', h·w)
     affinity = alike.transpose(1, 2) @ alike
     affinity.diagonal(dim1=1, dim2=2).fill_(-1)
     patches = tokens[:, 1:]

@@ -39,7 +39,7 @@ from pipeline.segmenter import Segmenter
 from tests.disk import contents, full_disk
 
 EXIT_CODES = (0, 1, 2, 130)
-LINES = re.compile(r"error: .+|interrupted(: .+)?|not segmented: .+|WARNING: .+")
+LINES = re.compile(r"error: .+|interrupted(: .+)?|not segmented: .+|(WARNING|INFO): .+")
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -131,18 +131,22 @@ OPTIONS = [
     ["--strategy", "peak"], ["--negative-points", "3"], ["--prompt-box"], ["--no-prompt-mask"],
     ["--attention", "vanilla"], ["--use-pamr"], ["--whole-image"], ["--background"],
     ["--background", "sky", "木"], ["--device", "cpu"], ["--min-agreement", "-0.0"],
+    ["--min-region-size", "0.5%"], ["--no-tags"], ["--no-points"], ["--upsampled", "features"],
 ]  # fmt: skip
 MORE = [  # of the first program alone
     ["--use-loftup"], ["--upsampler", "jbu"], ["--upsampler", "guided"], ["--upsampler", "none"],
-    ["--upsampled", "features"], ["--use-loftup", "--text-space", "channel_norm"],
+    ["--use-loftup", "--text-space", "channel_norm"], ["--loftup-share", "0.5"],
     ["--export", "coco", "yolo"], ["--export", "voc", "labelme", "coco"], ["--overwrite"],
+    ["--heatmap-format", "npy"], ["--yolo-val", "0.5"], ["--points-per-region", "2"],
+    ["--cutouts", "cut"], ["--threshold", "cat=0.1"],
 ]  # fmt: skip
 OF_ONE = [  # image
     ["--save-json", "r.json"], ["--save-json", "/dev/null"], ["--save-label-map", "l.png"],
-    ["--save-heatmaps", "maps"],
+    ["--save-heatmaps", "maps"], ["--overlay", "over.png"],
 ]  # fmt: skip
 BAD_OPTIONS = [
     ["--min-confidence", "nan"], ["--min-confidence", "2"], ["--min-region-size", "1e3"],
+    ["--min-region-size", "-1%"],
     ["--min-region-size", "0"], ["--strategy", "x"], ["--background", ""], ["--device", "cuda:99"],
     ["--device", ""], ["--preset", ""], ["--no-such-option"], ["two\nlines"],
     ["--save-json", "/dev/full"], ["--save-json", "file/r.json"],

@@ -8,11 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import __version__
+
 ROOT = Path(__file__).parents[1]
 PROGRAMS = (
     "clip_guided_segmentation_loftup.py",
     "compare_loftup_results.py",
-    *(f"benchmarks/{name}.py" for name in ("voc", "speed", "pipeline_speed", "folder")),
+    *(
+        f"benchmarks/{name}.py"
+        for name in ("voc", "segmentation", "speed", "pipeline_speed", "folder", "ceiling")
+    ),
     *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "scripts").glob("[!_]*.py"))),
 )
 OTHERS = {"--nproc-per-node", "--fuzz-runs", "--index-url"}  # of torchrun, the tests and pip
@@ -57,6 +62,21 @@ def test_help_is_light(found):
     for program, (status, text, modules) in found.items():
         assert status == 0 and "usage:" in text, program
         assert HEAVY.isdisjoint(modules), (program, HEAVY & set(modules))
+
+
+def test_version_is_light():
+    programs = [name for name in PROGRAMS if not name.startswith("benchmarks")]
+    text = HELP.replace('"--help"', '"--version"')
+    done = subprocess.run(
+        [sys.executable, "-c", text, *programs],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert len(found) == len(programs) > 6
+    for program, (status, text, modules) in found.items():
+        assert (status, text) == (0, f"{Path(program).name} {__version__}\n")
+        assert (HEAVY | {"numpy"}).isdisjoint(modules), program
 
 
 @pytest.mark.parametrize("page", ["README.md", "benchmarks/README.md", "scripts/README.md"])

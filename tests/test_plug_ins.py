@@ -87,16 +87,16 @@ def test_a_dense_method_with_a_second_network(random_preset, image, monkeypatch)
     row = DenseMethod(
         meaning="patches mixed with those a second network finds alike",
         block="tests.plug_ins:by_proxy",
-        proxy="tiny",
+        proxy=True,
     )
     monkeypatch.setitem(METHODS, "by_proxy", row)
     monkeypatch.setitem(arms.MODIFIERS, "by_proxy", Part({"attention": "by_proxy"}, row.meaning))
     segmenter = Segmenter.from_preset(random_preset, device="cpu")
-    changed = segmenter.with_config(attention="by_proxy")
+    changed = segmenter.with_config(attention="by_proxy", proxy="tiny")
     words = segmenter.vocabulary(WORDS)
     plain, other = (s.dense.dense(image, words).probs for s in (segmenter, changed))
     assert plain.shape == other.shape and not np.array_equal(plain, other)
-    assert changed.made_with(words)["weights"].keys() == {"clip", "sam2", "tiny (csa)"}
+    assert changed.made_with(words)["weights"].keys() == {"clip", "sam2", "tiny"}
     assert parse_arm("bilinear+by_proxy").changes["attention"] == "by_proxy"
 
 
@@ -155,7 +155,8 @@ def test_a_setting_is_a_field():
             continue
         value = written[field.name]
         if value is None:
-            value = field.metadata["choices"][0] if field.metadata["choices"] else 0.5
+            text_typed = "float" not in str(field.type)
+            value = (*field.metadata["choices"], "sam2" if text_typed else 0.5)[0]
         typed = {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
         loftup = parse_arm(f"loftup+sam2+{field.name}={typed}")
         assert loftup.changes[field.name] == value

@@ -5,7 +5,7 @@ Shapes: B images, C channels, h×w cells, H×W pixels, multiples of the patch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -72,11 +72,12 @@ class Backbone:
         patch: side of a patch, pixels.
         mean, std: normalisation of its input, for values in 0…1.
         model: the network, in eval mode.
-        encode: normalised images (B, 3, H, W) -> (B, C, h, w).
+        encode: normalised images (B, 3, H, W) -> (B, C, h, w); where `regions`, it takes region
+            maps (B, H, W) of the images as well.
         text: None where the features cannot be compared with words.
         weights: where they come from, for the record.
         kind: of the features, see `models.presets.LOFTUPS`; "" for one of its own.
-        second: the network whose features its dense method needs, if any.
+        regions: see `encode`.
     """
 
     name: str
@@ -85,11 +86,11 @@ class Backbone:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     model: nn.Module
-    encode: Callable[[Tensor], Tensor]
+    encode: Callable[..., Tensor]
     text: TextSide | None = None
     weights: str = "published"
     kind: str = ""
-    second: Backbone | None = None
+    regions: bool = False
 
     def normalise(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 to the network's input."""
@@ -100,17 +101,11 @@ class Backbone:
         """(B, 3, H, W) uint8 -> (B, C, h, w) float32, before any normalisation of the features."""
         return self.encode(self.normalise(images)).float()
 
-    def encode_resized(self, images: Tensor, size: Sequence[int], patch: int) -> Tensor:
-        """Features of images that another network sees in patches of `patch` pixels.
-
-        They are resized so that this network's patches lie on the other's.
-
-        Args:
-            images: (B, 3, H, W) in 0…1, of the other network's `size` (H, W).
-        """
-        height, width = (side // patch * self.patch for side in size)
-        if tuple(size) != (height, width):
-            images = F.interpolate(images, (height, width), mode="bilinear", antialias=True)
+    def encode_colours(self, images: Tensor) -> Tensor:
+        """Features of images (B, 3, H, W) in 0…1, enlarged to whole patches where they are not."""
+        size = tuple(-(-side // self.patch) * self.patch for side in images.shape[2:])
+        if tuple(images.shape[2:]) != size:
+            images = F.interpolate(images, size, mode="bilinear")
         return self.encode(normalise(images, self.mean, self.std)).float()
 
     def check_side(self, side: int) -> None:

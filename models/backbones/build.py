@@ -19,7 +19,10 @@ from torch import Tensor, nn
 
 from ..clip_dense import dense_features, visual_tower
 from ..dense_methods import get_method
+from ..dense_methods.settings import MethodSettings
 from ..presets import PRESETS, ClipPreset, Source, get_preset
+from ..proxies import Proxy
+from ..regions import resize_regions
 from ..text import Tokenizer
 from ..weights import build_clip, load_clip
 from .base import (
@@ -76,6 +79,7 @@ def build_backbone(
             random_weights=random_weights,
             device=device,
             positions=row.positions if row else "timm",
+            layer=row.layer if row else "norm",
         )
     else:
         attention = attention or (row.attention if row else "csa")
@@ -110,7 +114,8 @@ def _clip(
     random_weights: bool,
     device: torch.device | str,
 ) -> Backbone:
-    get_method(attention)
+    if get_method(attention).proxy:
+        raise ValueError(f"--attention {attention} needs a second network, which {spec} has not")
     kind, _, name = spec.partition(":")
     if kind == "open_clip" and name:
         preset = _custom_clip(name, checkpoint, random_weights)
@@ -126,7 +131,7 @@ def _clip(
     else:
         clip, tokenizer = load_clip(preset)
     clip.to(device).eval().requires_grad_(False)
-    backbone = clip_backbone(spec, clip, tokenizer, attention, device=device)
+    backbone = clip_backbone(spec, clip, tokenizer, MethodSettings(attention=attention))
     return dataclasses.replace(backbone, kind=preset.features)
 
 
@@ -134,40 +139,41 @@ def clip_backbone(
     name: str,
     clip: nn.Module,
     tokenizer: Tokenizer,
-    attention: str = "csa",
+    settings: MethodSettings = MethodSettings(),  # noqa: B008 (frozen)
     *,
     statistics: str = "clip",
-    device: torch.device | str = "cpu",
+    proxy: Proxy | None = None,
 ) -> Backbone:
-    """A CLIP as a backbone, its last block changed by one of the dense methods.
-
-    Where the method needs a second network, that is loaded too and shown the same images.
+    """A CLIP as a backbone, made dense by one of the dense methods.
 
     Args:
         name: of the CLIP.
         clip: where it is to compute.
         tokenizer: of `clip`.
-        attention: one of `models.dense_methods.METHODS`.
+        settings: of the method.
         statistics: of the colours its images are normalised with: "clip" for its own, "imagenet"
             for ImageNet's.
-        device: of a second network.
+        proxy: the second network, where the method needs one; it is shown the same images.
     """
-    method = get_method(attention)
+    method = get_method(settings.attention)
+    assert proxy is not None or not method.proxy, "the method needs it"
     visual: Any = visual_tower(clip)
     patch = square_patch(name, visual.patch_size)
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     if statistics == "clip":
         mean, std = visual.image_mean, visual.image_std
-    second = build_backbone(method.proxy, device=device) if method.proxy else None
 
-    def encode(images: Tensor) -> Tensor:
-        proxy = None
-        if second is not None:
-            proxy = second.encode_resized(denormalise(images, mean, std), images.shape[2:], patch)
-        return dense_features(clip, images, attention, proxy)
+    def encode(images: Tensor, regions: Tensor | None = None) -> Tensor:
+        seen = None
+        if proxy is not None:
+            seen = proxy.features(denormalise(images, mean, std))
+        if regions is not None:
+            assert seen is not None, "regions lie on the proxy's grid"
+            regions = resize_regions(regions, seen.shape[2:])
+        return dense_features(clip, images, None, seen, regions, settings=settings)
 
     return Backbone(
-        name=f"{name} ({attention})",
+        name=f"{name} ({settings.attention})",
         dim=visual.ln_post.normalized_shape[0] if visual.proj is None else visual.proj.shape[1],
         patch=patch,
         mean=mean,
@@ -175,5 +181,5 @@ def clip_backbone(
         model=clip,
         encode=encode,
         text=TextSide(clip, tokenizer),
-        second=second,
+        regions=method.regions,
     )

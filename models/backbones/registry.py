@@ -20,6 +20,8 @@ class BackboneRow:
         attention: variant of CLIP's last block; "" for networks other than CLIP.
         positions: how position embeddings are brought to another grid: "timm" resizes to its size,
             bicubic with antialiasing; "offset" as `models.backbones.positions` says.
+        layer: of a ViT: "norm", the last layer's normalised tokens, or "qk", the sum of the last
+            block's queries and keys.
         features: kind of features it gives, a LoftUp fits one kind; "" for one of its own name.
     """
 
@@ -27,6 +29,7 @@ class BackboneRow:
     network: str
     attention: str = ""
     positions: str = "timm"
+    layer: str = "norm"
     features: str = ""
 
 
@@ -65,6 +68,24 @@ BACKBONES: dict[str, BackboneRow] = {
         network="vit-b16",
         features="clip-vit-b16",
         attention="maskclip",
+    ),
+    # No LoftUp was published for these: proxies of ProxyCLIP and CorrCLIP.
+    "dino_vitb8": BackboneRow(
+        meaning="DINO ViT-B/8",
+        network="timm:vit_base_patch8_224.dino",
+        positions="offset",
+    ),
+    "dino_vitb8_qk": BackboneRow(
+        meaning="DINO ViT-B/8, queries + keys of its last block",
+        network="timm:vit_base_patch8_224.dino",
+        positions="offset",
+        layer="qk",
+    ),
+    "dinov3_vits16": BackboneRow(
+        meaning="DINOv3 ViT-S/16", network="timm:vit_small_patch16_dinov3.lvd1689m"
+    ),
+    "dinov3_vitb16": BackboneRow(
+        meaning="DINOv3 ViT-B/16", network="timm:vit_base_patch16_dinov3.lvd1689m"
     ),
 }
 

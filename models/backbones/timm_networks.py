@@ -6,7 +6,8 @@ Shapes: B images, C channels, h×w cells, H×W pixels, D channels of a ViT's tok
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def timm_backbone(
     random_weights: bool,
     device: torch.device | str,
     positions: str = "timm",
+    layer: str = "norm",
 ) -> Backbone:
     """A network of timm, its classifier left out.
 
@@ -37,7 +39,7 @@ def timm_backbone(
         spec: timm:NAME of a ViT, or timm:NAME@STRIDE of a network of stages (convolutional ones
             and such as Swin): the last stage with cells of STRIDE pixels, 16 unless told.
         checkpoint, random_weights, device: see `build_backbone`.
-        positions: see `models.backbones.registry.BackboneRow`.
+        positions, layer: see `models.backbones.registry.BackboneRow`.
 
     Raises:
         ValueError: unknown name, no feature grid, or a stride it does not have.
@@ -49,7 +51,7 @@ def timm_backbone(
     model = _create(name)
     is_vit = hasattr(model, "num_prefix_tokens") and hasattr(model, "patch_embed")
     if is_vit:
-        patch, encode = _token_grid(spec, model, positions)
+        patch, encode = _token_grid(spec, model, positions, layer)
         if at and int(stride) != patch:
             raise ValueError(f"{name} has patches of {patch} pixels, not {stride}: drop @{stride}")
     else:
@@ -85,17 +87,38 @@ def _create(name: str) -> Any:
             return timm.create_model(name, pretrained=False, num_classes=0)
 
 
-def _token_grid(spec: str, model: Any, positions: str) -> tuple[int, Encode]:
-    """Patch and encoder of a ViT: its last layer's normalised patch tokens."""
+def _token_grid(spec: str, model: Any, positions: str, layer: str) -> tuple[int, Encode]:
+    """Patch and encoder of a ViT: its patch tokens."""
     patch, prefix = square_patch(spec, model.patch_embed.patch_size), model.num_prefix_tokens
     forward = {"timm": model.forward_features, "offset": lambda x: _offset_tokens(model, x)}
 
     def encode(images: Tensor) -> Tensor:
         h, w = images.shape[2] // patch, images.shape[3] // patch
-        tokens = forward[positions](images)[:, prefix:]  # (B, h·w, C)
+        if layer == "qk":
+            with _last_queries_and_keys(model) as found:
+                forward[positions](images)
+            tokens = found[0][:, prefix:]  # (B, h·w, C)
+        else:
+            tokens = forward[positions](images)[:, prefix:]
         return tokens.transpose(1, 2).unflatten(2, (h, w))
 
     return patch, encode
+
+
+@contextmanager
+def _last_queries_and_keys(model: Any) -> Iterator[list[Tensor]]:
+    """The list gets q + k (B, T, D), heads side by side, of the last block of a forward pass."""
+    found: list[Tensor] = []
+
+    def keep(_: Any, __: Any, qkv: Tensor) -> None:
+        queries, keys, _values = qkv.chunk(3, dim=-1)
+        found.append(queries + keys)
+
+    handle = model.blocks[-1].attn.qkv.register_forward_hook(keep)
+    try:
+        yield found
+    finally:
+        handle.remove()
 
 
 def _offset_tokens(model: Any, images: Tensor) -> Tensor:

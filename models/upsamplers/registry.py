@@ -79,6 +79,10 @@ UPSAMPLERS: dict[str, UpsamplerRow] = {
         meaning="word scores upsampled by joint bilateral upsampling",
         build="models.upsamplers.joint_bilateral:JointBilateral",
     ),
+    "segments": UpsamplerRow(
+        meaning="word scores by joint bilateral upsampling, averaged over segments of the image",
+        build="models.upsamplers.segment_means:SegmentMeans",
+    ),
     "guided": UpsamplerRow(
         meaning="word scores upsampled bilinearly, then by the guided filter",
         build="models.upsamplers.guided_filter:GuidedFilter",
@@ -138,6 +142,50 @@ def _check_kind(row: UpsamplerRow, weights: str, features: str) -> None:
     is_file = os.path.splitext(weights)[1] or os.path.exists(weights)
     if row.published is LOFTUPS and (weights in LOFTUPS or not is_file):
         loftup_for(features, weights)
+
+
+def upsampler_for(
+    name: str, backbone: Backbone, weights: Weights | None, device: torch.device
+) -> tuple[Upsampler, nn.Module | None]:
+    """An upsampler for a network's features, in their own space: cells are compared with cells.
+
+    Args:
+        name: key of `UPSAMPLERS`.
+        backbone: makes the features.
+        weights: name or file; None takes those that were published for the features.
+        device: where its network goes.
+
+    Returns:
+        It, and its trained network, if it has one.
+
+    Raises:
+        ValueError: weights for other features, or none are published for these.
+        WeightsNotFoundError, WeightsError: see `models.weight_files`.
+    """
+    import torch
+
+    row, kind = get_row(name), backbone.kind or backbone.name
+    if not row.network:
+        return row.make(None, "", torch.float32), None
+    fitting = (key for key, loftup in LOFTUPS.items() if loftup.features == kind)
+    chosen = str(weights or row.default or next(fitting, ""))
+    if not chosen:
+        raise ValueError(
+            f"no {name} is published for {kind} features: give its weights, or take another "
+            "proxy_upsampler"
+        )
+    network = _load_for(row, chosen, backbone).to(device)
+    return row.make(network, "channel_norm", torch.float32), network
+
+
+def _load_for(row: UpsamplerRow, weights: Weights, backbone: Backbone | None) -> nn.Module:
+    """The trained network, checked against the backbone where one is told."""
+    if backbone is None:
+        return row.load(weights)
+    _check_kind(row, str(weights), backbone.kind or backbone.name)
+    network = row.load(weights)
+    check_width(str(weights), network, backbone.dim, backbone.name)
+    return network
 
 
 def check_width(name: str, network: nn.Module, dim: int, whose: str) -> None:
@@ -235,11 +283,7 @@ def load_upsampler(
     row, network = UPSAMPLERS[family], None
     if row.network:
         given = weights or (row.default or name if name == family else name)
-        if backbone is not None:
-            _check_kind(row, str(given), backbone.kind or backbone.name)
-        network = row.load(given).to(device)
-        if backbone is not None:
-            check_width(str(given), network, backbone.dim, backbone.name)
+        network = _load_for(row, given, backbone).to(device)
     elif weights is not None:
         trained = " or ".join(sorted(key for key, other in UPSAMPLERS.items() if other.network))
         raise ValueError(f"weights {str(weights)!r} need upsampler {trained}, got {name!r}")

@@ -118,6 +118,7 @@ def compare(
     vocabulary: Sequence[str] | Vocabulary,
     *,
     upsamplers: tuple[str | Upsampler | Callable, str | Upsampler | Callable] = ARMS,
+    upsampled: str | None = None,
     background: Sequence[str] | None = None,
     image_path: str | None = None,
 ) -> Comparison:
@@ -126,6 +127,7 @@ def compare(
     Args:
         segmenter: whose networks and other settings both share.
         upsamplers: two names of `models.upsamplers.UPSAMPLERS`, or one's own.
+        upsampled: what both upsample, see `DenseConfig`; None is what suits each.
         image, vocabulary, background, image_path: as `Segmenter.segment` takes them.
 
     Raises:
@@ -137,7 +139,7 @@ def compare(
         raise ValueError(
             f"both upsamplers are called {next(iter(arms))!r}: give two different ones"
         )
-    segmenters = [with_upsampler(segmenter, upsampler) for upsampler in upsamplers]
+    segmenters = [with_upsampler(segmenter, each, upsampled) for each in upsamplers]
     words = segmenter.vocabulary(vocabulary, background)
     encoded = segmenter.dense.encode(image)
     if image_path is None and isinstance(image, str | Path):
@@ -206,11 +208,14 @@ def measure(
     return {"arms": arms, "agreement": agreement}
 
 
-def with_upsampler(segmenter: Segmenter, upsampler: str | Upsampler | Callable) -> Segmenter:
-    """The same networks and settings but for the upsampler, if it is another."""
-    if upsampler == segmenter.config.upsampler:
-        return segmenter
-    return segmenter.with_config(upsampler=upsampler)
+def with_upsampler(
+    segmenter: Segmenter, upsampler: str | Upsampler | Callable, upsampled: str | None = None
+) -> Segmenter:
+    """The same networks and settings but for the upsampler, and what it upsamples."""
+    changes: dict[str, Any] = {} if upsampled is None else {"upsampled": upsampled}
+    if upsampler != segmenter.config.upsampler:
+        changes["upsampler"] = upsampler
+    return segmenter.with_config(**changes) if changes else segmenter
 
 
 def _as_if_alone(*results: Segmentation) -> list[Segmentation]:

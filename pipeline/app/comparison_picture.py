@@ -19,12 +19,12 @@ from ..drawing.layout import (
     Entry,
     counted,
     fit,
-    font,
     legend,
     notes,
     picture_format,
     save_array,
 )
+from ..drawing.letters import font
 from ..drawing.overlay import draw_overlay, resize_image, resize_labels
 from ..drawing.palette import UNNAMED, class_colors, label_colors
 from .compare import ARMS, Comparison
@@ -48,12 +48,15 @@ KINDS = (
 )
 
 
-def draw_comparison(image: np.ndarray, comparison: Comparison) -> np.ndarray:
+def draw_comparison(
+    image: np.ndarray, comparison: Comparison, *, tags: bool = True, points: bool = True
+) -> np.ndarray:
     """Draw the picture.
 
     Args:
         image: (H, W, 3) uint8 RGB, the image that was segmented.
         comparison: what was found in it.
+        tags, points: whether class names and prompt points lie on the masks.
 
     Returns:
         (h, w, 3) uint8 RGB, about 2300 pixels wide unless the image is very tall.
@@ -74,7 +77,8 @@ def draw_comparison(image: np.ndarray, comparison: Comparison) -> np.ndarray:
     sources = [source for result in comparison.results.values() for source in result.sources]
     classes = legend(entries, width, f"Masks and area, {' → '.join(both)}")
     disagreement = legend(_kinds(comparison, kinds), width, "Where the masks disagree")
-    text = notes(missing, sources, width)
+    marks = {"tags": tags, "points": points}
+    text = notes(missing, sources, width, comparison.without.limits, **marks)
 
     height = bottom + classes.height + GAP + disagreement.height + GAP + text.height + MARGIN
     page = Image.new("RGB", (width + 2 * MARGIN, height), "white")
@@ -82,7 +86,7 @@ def draw_comparison(image: np.ndarray, comparison: Comparison) -> np.ndarray:
     title, subtitle = _head(comparison)
     draw.text((MARGIN, MARGIN - 4), title, fill=INK, font=font(26, bold=True))
     draw.text((MARGIN, MARGIN + 34), subtitle, fill=FAINT, font=font(14))
-    panels = _panels(image, comparison, kinds, size)
+    panels = _panels(image, comparison, kinds, size, marks)
     for number, name in enumerate(_ORDERS[columns]):
         x, y = MARGIN + number % columns * step[1], top + number // columns * step[0]
         title, note = captions[name]
@@ -95,7 +99,14 @@ def draw_comparison(image: np.ndarray, comparison: Comparison) -> np.ndarray:
     return np.array(page)
 
 
-def save_comparison(path: str | Path, image: np.ndarray, comparison: Comparison) -> None:
+def save_comparison(
+    path: str | Path,
+    image: np.ndarray,
+    comparison: Comparison,
+    *,
+    tags: bool = True,
+    points: bool = True,
+) -> None:
     """Draw the picture and write it as PNG, JPEG or WebP, by the end of the name.
 
     Raises:
@@ -103,7 +114,7 @@ def save_comparison(path: str | Path, image: np.ndarray, comparison: Comparison)
         OSError: the file cannot be written.
     """
     picture_format(path)  # refused before it is drawn
-    save_array(path, draw_comparison(image, comparison))
+    save_array(path, draw_comparison(image, comparison, tags=tags, points=points))
 
 
 def kinds_of_difference(without: np.ndarray, with_loftup: np.ndarray) -> np.ndarray:
@@ -130,14 +141,18 @@ def _arrange(size: tuple[int, int], narrowest: int) -> tuple[int, tuple[int, int
 
 
 def _panels(
-    image: np.ndarray, comparison: Comparison, kinds: np.ndarray, size: tuple[int, int]
+    image: np.ndarray,
+    comparison: Comparison,
+    kinds: np.ndarray,
+    size: tuple[int, int],
+    marks: dict[str, bool],
 ) -> dict[str, np.ndarray]:
     photo = resize_image(image, size)
     panels = {"image": photo}
     colors = label_colors(len(comparison.without.class_names))
     for arm, result in zip(("first", "second"), comparison.results.values(), strict=True):
         panels[f"dense {arm}"] = colors[resize_labels(result.dense_map, size)]
-        panels[f"masks {arm}"] = draw_overlay(image, result, size)
+        panels[f"masks {arm}"] = draw_overlay(image, result, size, **marks)
     kinds = resize_labels(kinds, size)
     dimmed = (photo.mean(axis=2) * DIMMED).astype(np.uint8)
     colors = np.array([(0, 0, 0), *(color for _, color in KINDS)], np.uint8)

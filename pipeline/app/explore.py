@@ -28,6 +28,7 @@ from models.vocabulary import Vocabulary, parse_thresholds
 from ..drawing.overlay import OPACITY, draw_overlay
 from ..drawing.palette import class_colors
 from ..drawing.picture import fit, save_picture
+from ..found import say_what_is_missing
 from ..result import Segmentation
 from ..segmenter import Segmenter
 from .compare import ARMS, with_upsampler
@@ -239,8 +240,10 @@ def describe(result: Segmentation, index: int) -> str:
 
 def summary(result: Segmentation) -> str:
     """How many masks of which class, as HTML."""
+    limits = f"<br>{html.escape(result.limits)}" if result.limits else ""
     if not len(result):
-        return "Nothing found. Lower the confidence, or try other words."
+        best = ": ".join(("Nothing found", html.escape(say_what_is_missing(result)))).rstrip(": ")
+        return f"{best}. Lower the confidence, or try other words.{limits}"
     counts = np.bincount(result.class_ids, minlength=len(result.class_names))
     chips = [
         f'<span style="margin-right: 1em">{_chip(result, i)}&nbsp;{count}</span> '
@@ -250,7 +253,7 @@ def summary(result: Segmentation) -> str:
     word = "mask" if len(result) == 1 else "masks"
     missing = [html.escape(n) for n, c in zip(result.class_names, counts, strict=True) if not c]
     note = f"not found: {', '.join(missing)}" if missing else ""
-    return f"<b>{len(result)} {word}</b> &ensp; {''.join(chips)}{note}"
+    return f"<b>{len(result)} {word}</b> &ensp; {''.join(chips)}{note}{limits}"
 
 
 def _chip(result: Segmentation, class_id: int) -> str:

@@ -22,8 +22,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from models.device import is_out_of_memory
 from models.images import load_image
 from models.vocabulary import Vocabulary
@@ -34,6 +32,7 @@ from ..files.atomic import WriteError, read_json, sha256, write_atomically, writ
 from ..files.image_files import SUFFIXES, ImageFile, find_images
 from ..files.settings import claim_folder
 from ..segmenter import Segmenter
+from .progress import progress
 
 _KINDS = {"pictures": ".jpg", "labels": ".png", "json": ".json"}  # folder → ending, as written
 _LEFTOVERS = "." + 32 * "[0-9a-f]" + ".tmp"  # of a process that was killed while it wrote
@@ -67,6 +66,8 @@ def segment_folder(
     heatmaps: str | Path | None = None,
     heatmap_format: str = "png",
     overwrite: bool = False,
+    tags: bool = True,
+    points: bool = True,
 ) -> list[Outcome]:
     """Segment all images that have no result yet.
 
@@ -80,6 +81,7 @@ def segment_folder(
             them are segmented again.
         heatmap_format: theirs, of `exports.HEATMAP_FORMATS`.
         overwrite: remove the results that are there and start over.
+        tags, points: whether class names and prompt points lie on the masks of the pictures.
 
     Returns:
         Of every image what became of it, in order. One that cannot be read, or is too large for
@@ -97,23 +99,22 @@ def segment_folder(
         [entry for entry in entries if not isinstance(entry, ImageFile)], output, heatmaps
     )
     words = segmenter.vocabulary(vocabulary, background, not_words, thresholds)
+    plain = {name: on for name, on in (("tags", tags), ("points", points)) if not on}
     outcomes: list[Outcome] = []
     try:
-        wanted = segmenter.made_with(words)
+        wanted = segmenter.made_with(words) | plain
         _claim(output, wanted, overwrite=overwrite)
         if heatmaps:
             maps_of = {"results": str(output.resolve()), "format": heatmap_format}
             _claim_heatmaps(heatmaps, wanted | maps_of, overwrite)
-        with tqdm(files, unit="image", disable=None) as bar:
-            for file in bar:
-                try:
-                    outcomes.append(
-                        _segment(segmenter, file, words, output, heatmaps, heatmap_format)
-                    )
-                except _FailedError as error:
-                    reason = " ".join(str(error).split())
-                    outcomes.append(Outcome(str(file.path), file.name, "failed", reason=reason))
-                    bar.set_postfix(failed=sum(o.status == "failed" for o in outcomes))
+        for file in progress(files, "image", lambda: sum(o.status == "failed" for o in outcomes)):
+            try:
+                outcomes.append(
+                    _segment(segmenter, file, words, output, heatmaps, heatmap_format, plain)
+                )
+            except _FailedError as error:
+                reason = " ".join(str(error).split())
+                outcomes.append(Outcome(str(file.path), file.name, "failed", reason=reason))
         _write_summary(output / "summary.csv", outcomes)
     except (KeyboardInterrupt, WriteError) as error:
         done = sum(
@@ -209,6 +210,7 @@ def _segment(
     output: Path,
     heatmaps: Path | None,
     kind: str,
+    plain: Mapping[str, bool],
 ) -> Outcome:
     """Make the results of an image unless they are there."""
     target = result_file(output, "json", file.name)
@@ -237,7 +239,7 @@ def _segment(
         record["image"]["sha256"] = digest
         if heatmaps and result.probs is not None:
             save_heatmaps(heatmaps / file.name, result.probs, result.class_names, kind=kind)
-        save_picture(result_file(output, "pictures", file.name), image, result)
+        save_picture(result_file(output, "pictures", file.name), image, result, **plain)
         result.save_label_map(result_file(output, "labels", file.name))
         write_json(target, record)
     except Exception as error:

@@ -4,45 +4,30 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import logging
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from models.presets import PRESETS, get_preset
+from models.presets import PRESETS, Preset, get_preset
 from models.protocols import get_protocol
 from models.upsamplers.registry import UPSAMPLERS, load_own
 from models.vocabulary import Vocabulary, parse_thresholds
 
 from ..config import DEFAULT_UPSAMPLER, PipelineConfig
 from ..files.atomic import check_replaceable, is_special
-from .program import run_main as run_main  # programs take it from here
+from ..limits import limits_of
+from ..scene import SCENE as SCENE  # programs take these from here
+from .parser import Parser as Parser
+from .program import run_main as run_main
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from models.upsamplers.base import Upsampler
 
-
-class BundledScene(NamedTuple):
-    path: Path
-    words: tuple[str, ...]
-
-
-SCENE = BundledScene(
-    path=Path(__file__).resolve().parents[2] / "examples" / "street_scene.jpg",
-    words=("person", "car", "bicycle", "tree", "building"),
-)
-
-
-class Parser(argparse.ArgumentParser):
-    """Reports bad options as the programs report all bad input: one line, exit code 2."""
-
-    def __init__(self, description: str | None) -> None:
-        super().__init__(
-            description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {' '.join(message.split())}; see --help\n")
+logger = logging.getLogger(__name__)
 
 
 def add_model_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
@@ -90,8 +75,8 @@ def add_model_options(parser: argparse.ArgumentParser, *, several: bool = False)
     parser.add_argument(
         "--preset",
         metavar="NAME",
-        help=f"trained models: {', '.join(PRESETS)} (default: tiny for the bundled scene, "
-        "else vit-b16)",
+        help=f"trained models: {', '.join(map(_told, PRESETS.values()))} (default: tiny for the "
+        "bundled scene, else vit-b16)",
     )
     parser.add_argument("--checkpoint", type=Path, help="SAM 2 weights (default: the preset's)")
     parser.add_argument(
@@ -101,6 +86,21 @@ def add_model_options(parser: argparse.ArgumentParser, *, several: bool = False)
     )
     parser.add_argument("--device", help="cuda, mps or cpu (default: the best available)")
     parser.add_argument("--verbose", action="store_true", help="log more; tracebacks of errors")
+
+
+def _told(preset: Preset) -> str:
+    """A preset's name, and what it is limited to."""
+    return f"{preset.name} (knows {preset.knows})" if preset.knows else preset.name
+
+
+def add_picture_options(parser: argparse.ArgumentParser) -> None:
+    """--no-tags and --no-points."""
+    parser.add_argument(
+        "--no-tags", dest="tags", action="store_false", help="no class names on the masks"
+    )
+    parser.add_argument(
+        "--no-points", dest="points", action="store_false", help="no prompt points on the masks"
+    )
 
 
 def add_upsampler_options(parser: argparse.ArgumentParser) -> None:
@@ -120,6 +120,13 @@ def add_weights_options(parser: argparse.ArgumentParser) -> None:
     for name, row in UPSAMPLERS.items():
         if row.network:
             parser.add_argument(f"--{name}-model", help=row.weights_help)
+    parser.add_argument(
+        "--proxy-model", help="weights file of the second network (default: the published ones)"
+    )
+    parser.add_argument(
+        "--proxy-upsampler-model",
+        help="weights of --proxy-upsampler (default: those published for the second network)",
+    )
 
 
 def given_weights(args: argparse.Namespace, used: Collection[str]) -> dict[str, str | None]:
@@ -135,7 +142,7 @@ def given_weights(args: argparse.Namespace, used: Collection[str]) -> dict[str, 
         if given and name not in used:
             how = "--use-loftup" if name == "loftup" else f"--upsampler {name}"
             raise ValueError(f"--{name}-model needs {how}: without it, it would not be used")
-    return weights
+    return weights | {"proxy": args.proxy_model, "proxy_upsampler": args.proxy_upsampler_model}
 
 
 def own_or_named(text: str) -> str | Upsampler:
@@ -182,21 +189,35 @@ def add_config_options(
         text = field.metadata.get("help")
         if not text or (names is not None and field.name not in names):
             continue
-        flag = "--" + field.name.replace("_", "-")
-        if isinstance(field.default, bool):
+        flags = ["--" + field.name.replace("_", "-")]
+        flags += [alias] if (alias := field.metadata["alias"]) else []
+        if isinstance(field.default, bool) or "bool" in str(field.type):
             shown = "on" if field.default else "off"
+            shown = field.metadata["whose"] if field.default is None else shown
             option = group.add_argument(
-                flag, action=argparse.BooleanOptionalAction, default=field.default
+                *flags, action=argparse.BooleanOptionalAction, default=field.default
             )
             option.help = f"{text} (default: {shown})"  # Python 3.10 adds a default if told before
             continue
         shown = field.metadata["whose"] if field.default is None else "%(default)s"
-        kind = type(field.default)
-        if field.default is None:
-            kind = float if "float" in str(field.type) else str
         group.add_argument(
-            flag, type=kind, default=field.default, help=f"{text} (default: {shown})"
+            *flags, type=_kind(field), default=field.default, help=f"{text} (default: {shown})"
         )
+
+
+def _kind(field: dataclasses.Field[Any]) -> Callable[[str], Any]:
+    """How an option's value is read."""
+    if (own := field.metadata.get("kind")) is None:
+        numbers = field.default is None and "float" in str(field.type)
+        return float if numbers else str if field.default is None else type(field.default)
+
+    def read(text: str) -> Any:
+        try:
+            return own(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
 
 
 def config_from_args(args: argparse.Namespace, **changes: Any) -> PipelineConfig:
@@ -209,8 +230,25 @@ def choose_preset(args: argparse.Namespace) -> str:
     """--preset, or the shipped models for the bundled scene and the official ones otherwise."""
     if args.preset is not None:
         return args.preset
+    return "tiny" if is_scene_path(args.image) else "vit-b16"
+
+
+def is_scene_path(image: object) -> bool:
+    """Whether --image, a path or a list of such, is the bundled scene alone."""
+    if isinstance(image, list):
+        return len(image) == 1 and is_scene_path(image[0])
     # Not Path.resolve: it raises RuntimeError at links in a circle.
-    return "tiny" if os.path.realpath(args.image) == str(SCENE.path) else "vit-b16"
+    return os.path.realpath(str(image)) == str(SCENE.path)
+
+
+def say_limits(args: argparse.Namespace, image: np.ndarray | None = None) -> None:
+    """Warn where the models are not for the image (H, W, 3); None stands for many.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
+    if limits := limits_of(get_preset(choose_preset(args)), image):
+        logger.warning("%s", limits)
 
 
 def read_vocabulary(args: argparse.Namespace) -> Vocabulary:
@@ -220,12 +258,24 @@ def read_vocabulary(args: argparse.Namespace) -> Vocabulary:
         ValueError, FileNotFoundError: see `Vocabulary.parse`; or there is no such preset.
     """
     words = SCENE.words if args.vocabulary is None else args.vocabulary
+    if args.vocabulary is None and not is_scene_path(args.image):
+        logger.warning(
+            "no --vocabulary: looking for the bundled scene's words, %s", " ".join(SCENE.words)
+        )
     background = args.background
     if background is None:
         protocol = get_preset(choose_preset(args)).protocol
         background = (get_protocol(protocol) if isinstance(protocol, str) else protocol).background
     thresholds = parse_thresholds(args.threshold)
-    return Vocabulary.parse(words, background, not_words=args.not_words, thresholds=thresholds)
+    vocabulary = Vocabulary.parse(
+        words, background, not_words=args.not_words, thresholds=thresholds
+    )
+    all_have = len(vocabulary.own_thresholds) == len(vocabulary) and not vocabulary.not_words
+    if all_have and "min_confidence" in getattr(args, "given", ()):
+        raise ValueError(
+            "--min-confidence would not be used: every class has a --threshold of its own"
+        )
+    return vocabulary
 
 
 def check_outputs(paths: dict[str, Path | None], image: Path) -> None:

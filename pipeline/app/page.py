@@ -193,14 +193,15 @@ class _Page:
         return values
 
     def segment(
-        self, file: str | None, text: str, others: str, own: str, last: explore.Question | None,
-        loftup: bool, confidence: float, opacity: float,
+        self, file: str | None, text: str, others: str | None, own: str | None,
+        last: explore.Question | None, loftup: bool, confidence: float, opacity: float,
     ) -> Iterator[dict[Any, Any]]:  # fmt: skip
         if not file:
             raise _refusal("Drop an image first, or take the bundled one.")
         visitor = last.visitor if last else uuid.uuid4().hex
         with _told(file):
-            asked = explore.Question.typed(visitor, file, text, others, own)
+            # None comes of fields that were never unfolded.
+            asked = explore.Question.typed(visitor, file, text, others or "", own or "")
         yield self.shown(asked, False, confidence, opacity) | {
             self.question: asked, self.columns["loftup"]: gr.update(visible=loftup),
             self.pictures["loftup"]: None, self.counts["loftup"]: "LoftUp takes longer …",

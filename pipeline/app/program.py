@@ -30,6 +30,7 @@ def run_main(run: Callable[[argparse.Namespace], int], args: argparse.Namespace)
     logging.basicConfig(
         level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s: %(message)s"
     )
+    logging.getLogger("pipeline.progress").setLevel(logging.INFO)
     try:
         with _signals_interrupt(), _stdout_takes_all():
             code = run(args)

@@ -11,18 +11,16 @@ Objects: 0 background, 1…254 one object each, 255 void.
 
 from __future__ import annotations
 
-import re
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from models.images import load_image
 
 from ..files.label_png import read_index_png
 from .base import GroundTruth
+from .lists import check_limit, check_size, is_list_path, picture_size, read_ids
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -33,9 +31,6 @@ LABELS = ("background", *CLASSES)
 IGNORE = 255
 
 _OFFICIAL_SIZES = {"train": 1464, "val": 1449, "trainval": 2913}  # of VOC2012's lists
-_SWAPPED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
-# What Pillow raises on damaged headers.
-_DAMAGED = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +78,8 @@ class VocDataset:
         """
         root = Path(root)
         _check_layout(root)
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit must be at least 1 image, got {limit}; leave it out for all")
-        ids = _read_ids(_list_path(root, str(split)))
+        check_limit(limit)
+        ids = read_ids(_list_path(root, str(split)))
         return cls(
             root=root,
             split=str(split),
@@ -118,18 +112,7 @@ class VocDataset:
             FileNotFoundError: there is no such file.
             ValueError: it is not a picture.
         """
-        path = self.image_path(image_id)
-        if not path.is_file():
-            raise FileNotFoundError(f"image not found: '{path}'; is the data set complete?")
-        try:
-            with Image.open(path) as image:
-                width, height = image.size
-                swapped = image.getexif().get(0x0112) in _SWAPPED
-        except _DAMAGED as error:
-            raise ValueError(
-                f"'{path}' is damaged or no image ({_reason(error)}); copy or download it again"
-            ) from error
-        return (width, height) if swapped else (height, width)
+        return picture_size(self.image_path(image_id))
 
     def load_image(self, image_id: str) -> np.ndarray:
         """The picture, (H, W, 3) uint8 RGB.
@@ -171,15 +154,11 @@ class VocDataset:
         Raises:
             FileNotFoundError, ValueError: as the other methods; or the sizes differ.
         """
-        height, width = self.image_size(image_id)
+        size = self.image_size(image_id)
         labels, objects = self.load_labels(image_id), self.load_objects(image_id)
-        for folder, values in (("SegmentationClass", labels), ("SegmentationObject", objects)):
-            if values is not None and values.shape != (height, width):
-                raise ValueError(
-                    f"'{self._png(folder, image_id)}' is {values.shape[0]}×{values.shape[1]} "
-                    f"pixels (H×W), but its image '{self.image_path(image_id)}' is "
-                    f"{height}×{width}; they must belong together"
-                )
+        for path, values in zip(self.label_paths(image_id), (labels, objects), strict=False):
+            if values is not None:
+                check_size(path, values.shape, self.image_path(image_id), size)
         return GroundTruth(labels=labels, objects=objects)
 
     def _png(self, folder: str, image_id: str) -> Path:
@@ -201,10 +180,8 @@ def _check_layout(root: Path) -> None:
 
 def _list_path(root: Path, split: str) -> Path:
     folder = root / "ImageSets" / "Segmentation"
-    if "/" in split or "\\" in split or split.endswith(".txt"):
-        if not (path := Path(split)).is_file():
-            raise FileNotFoundError(f"list of images not found: '{path}'; check the path")
-        return path
+    if is_list_path(split):
+        return Path(split)
     if not (path := folder / f"{split}.txt").is_file():
         names = ", ".join(sorted(p.stem for p in folder.glob("*.txt"))) or "none"
         raise FileNotFoundError(
@@ -212,34 +189,6 @@ def _list_path(root: Path, split: str) -> Path:
             "a list of your own is given as the path of a .txt file"
         )
     return path
-
-
-def _read_ids(path: Path) -> tuple[str, ...]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"list of images '{path}' is not a text file (UTF-8)") from error
-    ids: dict[str, int] = {}
-    for number, line in enumerate(lines, 1):
-        if not (name := line.strip()):
-            continue
-        # Ids become file names below several folders, so nothing may lead out of them.
-        if not re.fullmatch(r"\w[\w.-]*", name):
-            raise ValueError(
-                f"line {number} of '{path}' is {name!r}, expected one image id such as 2007_000033"
-            )
-        if name in ids:
-            raise ValueError(
-                f"'{path}' lists {name} twice, in lines {ids[name]} and {number}; remove one"
-            )
-        ids[name] = number
-    if not ids:
-        raise ValueError(f"list of images '{path}' is empty; expected one image id a line")
-    return tuple(ids)
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def open_voc(root: str | Path, split: str, limit: int | None) -> VocDataset:

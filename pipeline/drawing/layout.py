@@ -5,15 +5,15 @@ Sizes are (height, width) in pixels of the picture.
 
 from __future__ import annotations
 
-import functools
 import io
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ..files.atomic import write_atomically
+from .letters import draw_text, font, text_length
 
 MARGIN, GAP = 28, 16
 INK, FAINT = (28, 28, 30), (110, 112, 118)
@@ -22,18 +22,6 @@ _ROW, _LINE = 28, 24  # heights: of a legend's row, of a line of text
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 Entry = tuple[tuple[int, ...], str, str]  # of a legend: colour, name, note
-
-
-@functools.cache
-def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans as shipped with matplotlib: Latin, Cyrillic, Greek, Arabic and more.
-
-    Signs it lacks (such as Chinese) are drawn as empty boxes.
-    """
-    import matplotlib  # for its font file only
-
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
 
 
 def shorten(name: str, length: int) -> str:
@@ -49,9 +37,9 @@ def counted(number: int | str, what: str) -> str:
 
 def legend(entries: Sequence[Entry], width: int, title: str = "") -> Image.Image:
     """Swatches with name and note, down and then across, under a title if there is one."""
-    letters, top = font(15), _LINE if title else 0
+    top = _LINE if title else 0
     entries = [(color, shorten(name, 32), note) for color, name, note in entries]
-    column = max(30 + letters.getlength(f"{name}  {note}") for _, name, note in entries) + 24
+    column = max(30 + text_length(f"{name}  {note}", 15) for _, name, note in entries) + 24
     rows = -(-len(entries) // int(max(1, min(len(entries), width // column))))
     picture = Image.new("RGB", (width, top + _ROW * rows), "white")
     draw = ImageDraw.Draw(picture)
@@ -59,32 +47,47 @@ def legend(entries: Sequence[Entry], width: int, title: str = "") -> Image.Image
     for number, (color, name, note) in enumerate(entries):
         x, y = number // rows * column, top + (number % rows + 0.5) * _ROW
         draw.rounded_rectangle((x, y - 9, x + 20, y + 9), radius=4, fill=color)
-        draw.text((x + 30, y), name, fill=INK, font=letters, anchor="lm")
-        after = x + 30 + letters.getlength(name + "  ")
-        draw.text((after, y), note, fill=FAINT, font=letters, anchor="lm")
+        draw_text(draw, (x + 30, y), name, 15, INK)
+        after = x + 30 + text_length(name + "  ", 15)
+        draw_text(draw, (after, y), note, 15, FAINT)
     return picture
 
 
-def notes(missing: Sequence[str], sources: Collection[str], width: int) -> Image.Image:
+def notes(
+    missing: Sequence[str],
+    sources: Collection[str],
+    width: int,
+    limits: str = "",
+    *,
+    tags: bool = True,
+    points: bool = True,
+) -> Image.Image:
     """Lines of text: the classes that were not found, and what the signs on the masks mean.
 
     Args:
         missing: names of classes.
         sources: of all masks, as in `Segmentation.sources`.
         width: of the lines.
+        limits: see `Segmentation.limits`.
+        tags, points: whether they are on the masks.
     """
     lines = []
+    if limits:
+        lines += wrap(f"{limits}.", width)
     if missing:
         lines += wrap("Not found: " + ", ".join(shorten(name, 32) for name in missing), width)
     if sources:
-        key = "Dots: the points given to SAM 2. Tags: class and predicted IoU."
-        if "region" in sources:
-            key += " Dotted outline: CLIP's region, where no mask of SAM 2 fitted it."
-        lines += wrap(key, width)
+        signs = {
+            "Dots: the points given to SAM 2.": points,
+            "Tags: class and predicted IoU.": tags,
+            "Dotted outline: CLIP's region, where no mask of SAM 2 fitted it.": "region" in sources,
+        }
+        if key := " ".join(text for text, there in signs.items() if there):
+            lines += wrap(key, width)
     picture = Image.new("RGB", (width, _LINE * len(lines)), "white")
     draw = ImageDraw.Draw(picture)
     for number, line in enumerate(lines):
-        draw.text((0, _LINE * (number + 0.5)), line, fill=FAINT, font=font(14), anchor="lm")
+        draw_text(draw, (0, _LINE * (number + 0.5)), line, 14, FAINT)
     return picture
 
 
@@ -93,7 +96,7 @@ def wrap(text: str, width: int) -> list[str]:
     lines = [""]
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font(14).getlength(longer + " …") > width:
+        if lines[-1] and text_length(longer + " …", 14) > width:
             if len(lines) == 3:
                 return [*lines[:-1], lines[-1] + " …"]
             lines.append(word)

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..result import Segmentation
-from .layout import font, shorten
+from .layout import shorten
+from .letters import draw_text, say_missing_letters, text_length
 from .palette import class_colors, label_colors
 
 OPACITY = 0.45  # of a mask's colour over the image
@@ -57,12 +58,14 @@ def draw_overlay(
     *,
     opacity: float = OPACITY,
     selected: int | None = None,
+    tags: bool = True,
+    points: bool = True,
 ) -> np.ndarray:
-    """The image at `size` (h, w) with masks, outlines, points and labels; (h, w, 3) uint8.
+    """The image at `size` (h, w) with masks, outlines, points and name tags; (h, w, 3) uint8.
 
     The colour of a pixel is its class in the label map, of weight `opacity` (0…1). Every mask has
     its own outline, dotted where no mask of SAM 2 fitted and CLIP's region stands in; that of the
-    mask `selected` is broad and white.
+    mask `selected` is broad and white. Without `tags` or `points` these are left out.
     """
     expected = (*segmentation.size, 3)
     if image.dtype != np.uint8 or image.shape != expected:
@@ -88,8 +91,10 @@ def draw_overlay(
     if selected is not None:
         share = resize_mask(segmentation.masks[selected], size)
         _outline(canvas, share >= 128, (255, 255, 255), dotted=False, width=5)
-    dots = _draw_points(canvas, segmentation, colors)
-    _draw_labels(canvas, segmentation, colors, anchors, dots)
+    dots = _draw_points(canvas, segmentation, colors) if points else []
+    say_missing_letters("".join(segmentation.class_names))
+    if tags:
+        _draw_labels(canvas, segmentation, colors, anchors, dots)
     return canvas
 
 
@@ -142,7 +147,7 @@ def _draw_labels(
     for index, box in anchors.items():
         name = shorten(segmentation.class_name(index), _LABEL_LENGTH)
         text = f"{name} {segmentation.scores[index]:.2f}"
-        tag_width, tag_height = draw.textlength(text, font(LABEL_SIZE)) + 10, LABEL_SIZE + 7
+        tag_width, tag_height = text_length(text, LABEL_SIZE) + 10, LABEL_SIZE + 7
         if tag_width > width or tag_height > height:
             continue
         tag = _place_tag((tag_width, tag_height), box, (width, height), taken, dots)
@@ -151,7 +156,7 @@ def _draw_labels(
         taken.append(tag)
         draw.rounded_rectangle(tag, radius=4, fill=colors[index], outline=(20, 20, 20))
         middle, ink = (tag[0] + 5, (tag[1] + tag[3]) / 2), _text_color(colors[index])
-        draw.text(middle, text, fill=ink, font=font(LABEL_SIZE), anchor="lm")
+        draw_text(draw, middle, text, LABEL_SIZE, ink)
     canvas[:] = np.asarray(picture)
 
 

@@ -18,12 +18,12 @@ from .layout import (
     Entry,
     counted,
     fit,
-    font,
     legend,
     notes,
     picture_format,
     save_array,
 )
+from .letters import font
 from .overlay import draw_overlay, resize_image, resize_labels
 from .palette import UNNAMED, class_colors, label_colors
 
@@ -33,12 +33,15 @@ CAPTION = 30
 NARROWEST = 760  # room for the legend
 
 
-def draw_segmentation(image: np.ndarray, segmentation: Segmentation) -> np.ndarray:
+def draw_segmentation(
+    image: np.ndarray, segmentation: Segmentation, *, tags: bool = True, points: bool = True
+) -> np.ndarray:
     """Draw the picture.
 
     Args:
         image: (H, W, 3) uint8 RGB, the image that was segmented.
         segmentation: what was found in it.
+        tags, points: whether class names and prompt points lie on the masks.
 
     Returns:
         (h, w, 3) uint8 RGB; about 1900 pixels wide for a landscape photograph.
@@ -56,17 +59,18 @@ def draw_segmentation(image: np.ndarray, segmentation: Segmentation) -> np.ndarr
         width, bottom = main[1] + GAP + small[1], below
     width = max(width, NARROWEST)
     entries, missing = _classes(segmentation)
-    swatches, text = legend(entries, width), notes(missing, segmentation.sources, width)
+    swatches = legend(entries, width)
+    key = notes(missing, segmentation.sources, width, segmentation.limits, tags=tags, points=points)
 
     below = bottom + GAP + swatches.height + 8
-    picture = Image.new("RGB", (width + 2 * MARGIN, below + text.height + MARGIN), "white")
+    picture = Image.new("RGB", (width + 2 * MARGIN, below + key.height + MARGIN), "white")
     draw = ImageDraw.Draw(picture)
     colors = label_colors(len(segmentation.class_names))
     for (x, y), caption, panel in (
         (
             (MARGIN, MARGIN),
             counted(len(segmentation) or "no", "mask").capitalize(),
-            draw_overlay(image, segmentation, main),
+            draw_overlay(image, segmentation, main, tags=tags, points=points),
         ),
         (photo, "Image", resize_image(image, small)),
         (dense, "CLIP's dense map", colors[resize_labels(segmentation.dense_map, small)]),
@@ -74,11 +78,18 @@ def draw_segmentation(image: np.ndarray, segmentation: Segmentation) -> np.ndarr
         draw.text((x, y + CAPTION - 9), caption, fill=INK, font=font(16, bold=True), anchor="ls")
         picture.paste(Image.fromarray(panel), (x, y + CAPTION))
     picture.paste(swatches, (MARGIN, bottom + GAP))
-    picture.paste(text, (MARGIN, below))
+    picture.paste(key, (MARGIN, below))
     return np.array(picture)
 
 
-def save_picture(path: str | Path, image: np.ndarray, segmentation: Segmentation) -> None:
+def save_picture(
+    path: str | Path,
+    image: np.ndarray,
+    segmentation: Segmentation,
+    *,
+    tags: bool = True,
+    points: bool = True,
+) -> None:
     """Draw the picture and write it as PNG, JPEG or WebP, by the end of the name.
 
     Raises:
@@ -86,7 +97,7 @@ def save_picture(path: str | Path, image: np.ndarray, segmentation: Segmentation
         OSError: the file cannot be written.
     """
     picture_format(path)  # refused before it is drawn
-    save_array(path, draw_segmentation(image, segmentation))
+    save_array(path, draw_segmentation(image, segmentation, tags=tags, points=points))
 
 
 def _classes(segmentation: Segmentation) -> tuple[list[Entry], list[str]]:

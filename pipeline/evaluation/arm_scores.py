@@ -22,6 +22,7 @@ from .object_metrics import ObjectScore, mask_true_iou, summarize_sizes
 from .scores import ImageScores
 
 METRICS = ("mIoU", "boundary_IoU", "edge_mIoU")
+LARGE = 512  # labels; a larger confusion matrix is no part of a summary
 
 
 class ArmScores:
@@ -78,7 +79,10 @@ class ArmScores:
         return np.stack(self.counts[metric])[:, :, self.first :]
 
     def summary(self) -> dict[str, Any]:
-        """The arm's entry in the results, without intervals."""
+        """The arm's entry in the results, without intervals.
+
+        `confusion` is None for more than `LARGE` labels: it is the attribute then.
+        """
         per_metric = {name: iou_percent(np.sum(self.counts[name], axis=0)) for name in METRICS}
         accuracy = class_accuracy(self.confusion)
         averaged = per_metric["mIoU"][self.first :]
@@ -93,7 +97,7 @@ class ArmScores:
             "per_class_boundary": self._by_name(per_metric["boundary_IoU"]),
             "per_class_accuracy": self._by_name(accuracy),
             "sizes": None if self.objects is None else summarize_sizes(self.objects),
-            "confusion": self.confusion.tolist(),
+            "confusion": self.confusion.tolist() if len(self.labels) <= LARGE else None,
         }
         if any(row["prompts"] is not None for row in self.rows):
             result["prompts"] = self._prompts()

@@ -177,7 +177,7 @@ def _change(text: str, word: str) -> dict[str, Any]:
 
 def _value(text: str, setting: dataclasses.Field, value: str) -> Any:
     """A setting's value as it is typed."""
-    if isinstance(setting.default, bool):
+    if isinstance(setting.default, bool) or "bool" in str(setting.type):
         choices = {"true": True, "on": True, "false": False, "off": False}
         if value.lower() not in choices:
             raise ValueError(f"arm {text!r}: {setting.name} is on or off, got {value!r}")

@@ -190,6 +190,7 @@ class _Image:
     def __init__(self, runner: ArmRunner, image: np.ndarray) -> None:
         self.runner, self.image = runner, image
         self._encoded: dict[object, EncodedImage] = {}
+        self._found_regions: dict[object, tuple[np.ndarray, float]] = {}
         self._scores: dict[DenseConfig, tuple[Tensor, float]] = {}
         self._dense: dict[DenseConfig, DenseResult] = {}
         self._sam_seconds: float | None = None
@@ -198,10 +199,20 @@ class _Image:
         """CLIP's features, once per way of encoding."""
         key = dense.config.encoding
         if key not in self._encoded:
-            encoded = dense.encode(self.image)
+            encoded = dense.encode(self.image, regions=self._regions(dense)[0])
             # One array for all: SAM 2 knows an image that it has set by identity.
             self._encoded[key] = dataclasses.replace(encoded, image=self.image)
-        return self._encoded[key]
+        regions, seconds = self._regions(dense)
+        return dataclasses.replace(self._encoded[key], regions=regions, regions_seconds=seconds)
+
+    def _regions(self, dense: Dense) -> tuple[np.ndarray | None, float]:
+        """Regions and the seconds they take, once per way to them; None where they aren't used."""
+        key = tuple(dense.config.region_source().items())
+        if key and key not in self._found_regions:
+            start = clock(dense.device)
+            regions = dense.regions(self.image)
+            self._found_regions[key] = regions, clock(dense.device) - start
+        return self._found_regions.get(key, (None, 0.0))
 
     def dense(self, arm: Arm) -> DenseResult:
         """The dense map, once per way to it."""
@@ -219,7 +230,7 @@ class _Image:
         words, device = self.runner.words, dense.device
         start = clock(device)
         dense.encode_text(words.query_words)
-        timings = {"clip": encoded.seconds, "text": clock(device) - start}
+        timings = encoded.timings | {"text": clock(device) - start}
         parts = [(weight, *self._word_scores(part, encoded)) for weight, part in dense.mixture()]
         timings["upsample"] = sum(seconds for _, _, seconds in parts)
         scores = mixed([(weight, scores) for weight, scores, _ in parts])
@@ -227,7 +238,7 @@ class _Image:
 
     def _word_scores(self, dense: Dense, encoded: EncodedImage) -> tuple[Tensor, float]:
         """Word scores and the seconds they take."""
-        key = dataclasses.replace(dense.config, use_pamr=False, use_sam=False)
+        key = dataclasses.replace(dense.config, use_pamr=False, use_sam=False, map_correction=False)
         if key not in self._scores:
             start = clock(dense.device)
             scores = dense.scores(encoded, self.runner.words)

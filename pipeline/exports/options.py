@@ -6,8 +6,16 @@ import argparse
 import os
 from pathlib import Path
 
+from ..app.ignored import flag
 from ..app.options import check_writable
 from . import FORMATS, HEATMAP_FORMATS, ExportSettings
+
+# Options → the formats that read them.
+_READERS = {
+    "polygon_tolerance": ("yolo", "labelme"),
+    "yolo_images": ("yolo",),
+    "yolo_val": ("yolo",),
+}
 
 
 def add_export_options(parser: argparse.ArgumentParser) -> None:
@@ -77,12 +85,10 @@ def check_export_options(args: argparse.Namespace) -> None:
         raise ValueError(f"--export-dir needs --export FORMAT ...; formats: {', '.join(FORMATS)}")
     if args.export and args.export_dir is None:
         args.export_dir = Path("exports")
-    readers = {"polygon_tolerance": "yolo labelme", "yolo_images": "yolo", "yolo_val": "yolo"}
-    settings = {name: value for name in readers if (value := getattr(args, name)) is not None}
+    settings = {name: value for name in _READERS if (value := getattr(args, name)) is not None}
     for name in settings:
-        if not {*readers[name].split()} & {*(args.export or ())}:
-            option = name.replace("_", "-")
-            raise ValueError(f"--{option} needs --export {readers[name].replace(' ', ' or ')}")
+        if not {*_READERS[name]} & {*(args.export or ())}:
+            raise ValueError(f"{flag(name)} needs --export {' or '.join(_READERS[name])}")
     args.export_settings = ExportSettings(**settings)
     if args.heatmap_format and not args.save_heatmaps:
         raise ValueError("--heatmap-format needs --save-heatmaps DIR")

@@ -337,6 +337,16 @@ def test_deep_tiffs(tmp_path, kind, options):
         load_image(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("place", [0, 12, 10**6])
+def test_a_tiff_with_an_interoperability_tag(tmp_path, place):
+    """It belongs into the EXIF directory; cameras' software leaves it in the main one."""
+    values = np.random.default_rng(0).integers(0, 256, (2, 5, 3), np.uint8)
+    tag = (0xA005, 4, 1, place, True)  # an offset
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", extratags=[tag])
+    np.testing.assert_array_equal(load_image(tmp_path / "a.tif"), values)
+    np.testing.assert_array_equal(load_image(Image.open(tmp_path / "a.tif")), values)
+
+
 def test_heic_without_pillow_heif(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(30))

@@ -4,7 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from models.protocols import PROTOCOLS, get_protocol, read_words
+from models.protocols import (
+    PROTOCOLS,
+    class_names,
+    get_protocol,
+    read_words,
+    rendered,
+    rendered_names,
+)
+from models.published import FIGURES, SETTINGS
 from models.vocabulary import Vocabulary
 from pipeline.world.scenes import VOC_NOUNS, load_world
 
@@ -13,6 +21,12 @@ VOC = (
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
     "tvmonitor",
 )  # fmt: skip
+
+# Classes of each data set.
+CLASSES = {
+    "voc21": 20, "voc20": 20, "context60": 59, "context59": 59, "coco_object": 80,
+    "coco_stuff": 171, "cityscapes": 19, "ade20k": 150,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -35,9 +49,92 @@ def test_published_numbers(name, logit_scale, prob_thd, area_thd, window, pamr):
     )  # fmt: skip
     assert (protocol.short_side, protocol.long_side) == (336, 2048)
     assert (protocol.window, protocol.stride, protocol.pamr) == (window, 112, pamr)
+    assert protocol.pamr_original and protocol.drop_remainder == name.startswith("naclip")
     assert protocol.class_names == VOC
     background = {"plain-voc21": 1}.get(name, 26) if name.endswith("voc21") else 0
     assert len(protocol.background) == background
+
+
+@pytest.mark.parametrize(
+    ("name", "short_side", "window", "stride", "logit_scale", "prob_thd", "background"),
+    [
+        ("sclip-context60", 336, 224, 112, 50, 0.1, 1),
+        ("sclip-context59", 336, 224, 112, 40, 0, 0),
+        ("sclip-coco_object", 336, 224, 112, 50, 0.1, 26),
+        ("sclip-coco_stuff", 448, 224, 112, 40, 0, 0),
+        ("sclip-cityscapes", 560, 224, 112, 40, 0, 0),
+        ("sclip-ade20k", 336, 224, 112, 40, 0, 0),
+        ("naclip-context60", 336, 224, 112, 40, 0.1, 1),
+        ("naclip-coco_object", 336, 224, 112, 40, 0.1, 26),
+        ("naclip-cityscapes", 560, 224, 112, 40, 0, 0),
+        ("clearclip-voc21", 448, 448, 224, 50, 0.5, 1),
+        ("clearclip-context60", 448, 448, 224, 50, 0.15, 1),
+        ("clearclip-coco_object", 448, 448, 224, 50, 0.4, 1),
+        ("clearclip-cityscapes", 448, 224, 224, 50, 0, 0),
+        ("proxyclip-context60", 336, 336, 112, 40, 0.15, 1),
+        ("proxyclip-coco_object", 336, 336, 112, 40, 0.25, 17),
+        ("proxyclip-coco_stuff", 336, 336, 112, 40, 0, 0),
+        ("proxyclip-cityscapes", 448, 224, 112, 40, 0, 0),
+        ("proxyclip-ade20k", 448, 336, 112, 40, 0, 0),
+        ("corrclip-voc21", 336, 336, 112, 40, 0.2, 26),
+        ("corrclip-coco_object", 336, 336, 112, 40, 0.25, 16),
+        ("corrclip-ade20k", 448, 336, 112, 40, 0, 0),
+    ],
+)
+def test_published_numbers_of_all_data_sets(
+    name, short_side, window, stride, logit_scale, prob_thd, background
+):
+    protocol = get_protocol(name)
+    assert (protocol.short_side, protocol.window, protocol.stride) == (short_side, window, stride)
+    assert (protocol.logit_scale, protocol.prob_thd) == (logit_scale, prob_thd)
+    assert len(protocol.background) == background and protocol.area_thd == 0
+    assert protocol.pamr == name.startswith("naclip")
+
+
+def test_words_follow_the_labels():
+    """The words of a class stand where its label does, in every list."""
+    for name, protocol in PROTOCOLS.items():
+        method, _, data = name.partition("-")
+        if method in SETTINGS and not data.startswith("voc"):
+            own = zip(protocol.class_names, protocol.words, strict=True)
+            assert all(label in words or label == "person" for label, words in own), name
+    stuff, things = class_names("coco_stuff"), class_names("coco_object")
+    assert [n.replace(" ", "") for n in things] == list(stuff[:80])
+    assert (stuff[80], stuff[-1]) == ("banner", "wood")
+    assert class_names("cityscapes")[:3] == ("road", "sidewalk", "building")
+    ade = class_names("ade20k")
+    assert (ade[0], ade[12], ade[149]) == ("wall", "person", "flag")
+
+
+def test_figures():
+    found = {f.protocol: f for f in FIGURES if "dinov2" not in f.arm}
+    assert len(found) == 40 and len(FIGURES) == 46 and found.keys() <= PROTOCOLS.keys()
+    upsampled = {(f.protocol, f.arm.rpartition("=")[2]): f.miou for f in FIGURES[40:]}
+    assert upsampled["proxyclip-coco_stuff", "loftup"] == 27.82
+    assert upsampled["proxyclip-ade20k", "bilinear"] == 19.53
+    assert (found["sclip-voc21"].miou, found["sclip-voc21"].arm) == (59.63, "bilinear")
+    assert (found["sclip-ade20k"].miou, found["naclip-cityscapes"].miou) == (16.45, 38.27)
+    assert (found["corrclip-voc20"].miou, found["proxyclip-coco_stuff"].miou) == (88.8, 26.5)
+    means = {"sclip": 39.1, "naclip": 42.5, "corrclip": 51.0}
+    for method, mean in means.items():
+        values = [f.miou for f in found.values() if f.protocol.startswith(f"{method}-")]
+        assert len(values) == 8 and sum(values) / 8 == pytest.approx(mean, abs=0.06)
+
+
+def test_rendered_words():
+    protocol = rendered(get_protocol("clearclip-coco_object"))
+    assert protocol.name == "clearclip-coco_object-rendered"
+    assert (protocol.window, protocol.prob_thd, len(protocol.words)) == (448, 0.4, 80)
+    assert protocol.class_names[:2] == ("person", "bicycle") and "sky" in protocol.background
+    assert rendered(get_protocol("sclip-voc20")).background == ()
+    names = {name for words in load_world().names.values() for name in words}
+    names |= {name for words in load_world().stuff for name in words}
+    for data in CLASSES:
+        if not data.startswith("voc"):
+            assert len(set(rendered_names(data))) == CLASSES[data]
+            assert set(rendered_names(data)) <= names
+    with pytest.raises(ValueError, match="protocol 'tiny' is for no data set"):
+        rendered(get_protocol("tiny"))
 
 
 def test_published_words():
@@ -81,8 +178,9 @@ def test_rendered_voc_has_the_classes_and_surfaces_of_the_rendered_world():
     rendered, tiny = get_protocol("rendered-voc"), get_protocol("tiny")
     assert rendered.class_names == VOC_NOUNS and len(rendered.words) == 19
     assert rendered.words == tuple((voc,) for voc in VOC if voc != "diningtable")
-    # Synonyms are merged for users; here no class has any.
-    assert replace(rendered, name="tiny", class_names=(), words=(), merge_synonyms=True) == tiny
+    # Synonyms are merged for users; here no class has any. And users have larger photographs.
+    users = {"merge_synonyms": True, "pamr_original": False}
+    assert replace(rendered, name="tiny", class_names=(), words=(), **users) == tiny
 
 
 def test_synonyms_are_merged_where_no_paper_says_otherwise():
@@ -109,7 +207,9 @@ def test_vocabulary():
     assert get_protocol("naclip-voc20").vocabulary().background_index is None
     for name, protocol in PROTOCOLS.items():
         if name not in ("open", "tiny"):
-            assert len(protocol.vocabulary()) == (19 if name.startswith("rendered-voc") else 20)
+            data = name.partition("-")[2]
+            count = 19 if name.startswith("rendered-voc") else CLASSES[data]
+            assert len(protocol.vocabulary()) == count
     message = "protocol 'open' has no classes of its own; those with: sclip-voc21, .*-voc-plurals$"
     with pytest.raises(ValueError, match=message):
         get_protocol("open").vocabulary()
@@ -128,7 +228,7 @@ def test_free_vocabularies():
 
 def test_names_are_keys():
     assert all(name == protocol.name for name, protocol in PROTOCOLS.items())
-    with pytest.raises(ValueError, match="unknown protocol 'voc'; valid: sclip-voc21, sclip-voc20"):
+    with pytest.raises(ValueError, match="unknown protocol 'voc'; valid: sclip-voc21, -voc20, "):
         get_protocol("voc")
 
 

@@ -14,6 +14,7 @@ from models.clip_dense import dense_features
 from models.dense import DenseResult
 from models.device import fast_bfloat16
 from models.loftup_sclip_segmentor import LoftUpSCLIPSegmentor
+from models.pamr import pamr
 from models.presets import Preset, Source
 from models.sam2_masks import Sam2Masks
 from models.sclip_segmentor import SCLIPSegmentor
@@ -251,6 +252,26 @@ def test_the_protocol_asks_for_pamr(sharp, sclip, image, monkeypatch):
     asked = sclip.with_config(protocol=protocol).dense(image, vocabulary).probs
     assert np.array_equal(asked, sclip.with_config(use_pamr=True).dense(image, vocabulary).probs)
     assert not np.array_equal(asked, sclip.dense(image, vocabulary).probs)
+
+
+def test_pamr_works_at_the_original_size_unless_told_otherwise(sharp, sclip, image, monkeypatch):
+    """As published: scores and image are resized first, each bilinearly."""
+    monkeypatch.setattr(dense, "PAMR_DILATIONS", (1,))
+    vocabulary = Vocabulary.parse(NAMES)
+    segmentor = sclip.with_config(use_pamr=True)
+    encoded = segmentor.encode(image)
+    scores = segmentor.scores(encoded, vocabulary)
+    guide, large = (
+        F.interpolate(x, (HEIGHT, WIDTH), mode="bilinear")
+        for x in (encoded.windows.image, scores[None])
+    )
+    refined = pamr(guide, large, dense.PAMR_STEPS, (1,))[0]
+    plain = sclip.with_config(use_pamr=False).classify(refined, encoded, vocabulary)
+    found = segmentor.classify(scores, encoded, vocabulary)
+    assert np.abs(found.probs - plain.probs).max() < 1e-6
+    resized = dataclasses.replace(sharp.protocol, pamr_original=False)
+    other = segmentor.with_config(protocol=resized).classify(scores, encoded, vocabulary)
+    assert np.abs(found.probs - other.probs).max() > 1e-4
 
 
 @pytest.mark.parametrize("attention", ["vanilla", "maskclip"])

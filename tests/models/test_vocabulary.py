@@ -282,7 +282,8 @@ def test_what_has_no_order_is_refused(words):
 
 SAME_TO_CLIP = [
     ("cat", "ｃａｔ"), ("driver's seat", "Driver’s  seat"), ("a & b", "a &amp;amp; b"),
-    ("ﬁre", "fire"), ('"Mona"', "“mona”"),
+    ("ﬁre", "fire"), ('"Mona"', "“mona”"), ("t-shirt", "T - shirt"), ("x²", "x ²"),
+    ("route 66", "route 6 6"), ("driver's seat", "driver 's seat"), ("a_b", "a _ b"),
 ]  # fmt: skip
 
 
@@ -296,6 +297,13 @@ def test_words_that_the_tokenizer_makes_equal_are_one(one, other):
         Vocabulary.parse([one], not_words=[other])
     assert Vocabulary.parse([one], [other, "sky"]).background == ("sky",)
     assert Vocabulary.parse([one], thresholds={other: 0.5}).thresholds == (0.5,)
+
+
+@pytest.mark.parametrize("pair", [("t-shirt", "t shirt"), ("a--b", "a - - b"), ("7", "77")])
+def test_words_that_the_tokenizer_tells_apart_are_two(pair):
+    tokens = open_clip.get_tokenizer("ViT-B-16")(list(pair))
+    assert not tokens[0].equal(tokens[1])
+    assert len(Vocabulary.parse(pair)) == 2
 
 
 def test_a_background_that_nobody_named():

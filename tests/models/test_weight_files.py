@@ -7,6 +7,8 @@ import socket
 import sys
 import time
 import traceback
+import zipfile
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -151,11 +153,51 @@ def test_plain_pickles_do_not_run(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")  # TorchScript is deprecated
-def test_torchscript_and_pickled_modules_are_refused(tmp_path):
-    torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "ViT-B-16.pt")
-    with pytest.raises(WeightsError, match="TorchScript archive and is refused") as error:
-        read_state_dict(tmp_path / "ViT-B-16.pt")
+def test_torchscript_archives_give_their_tensors(tmp_path):
+    module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Sequential(nn.Conv1d(2, 5, 3)))
+    module[2].sizes = [1, 2]  # an attribute that is no tensor
+    module[0].weight = nn.Parameter(torch.randn(3, 2).T)  # of its own strides
+    expected = module.half().state_dict()
+    torch.jit.script(module).save(tmp_path / "scripted.pt")
+    read = read_state_dict(tmp_path / "scripted.pt")
+    assert read.keys() == expected.keys()
+    for name, value in read.items():
+        assert value.dtype == expected[name].dtype and torch.equal(value, expected[name]), name
+
+
+def rewritten(path: Path, change: Callable[[str, bytes], bytes]) -> Path:
+    """A copy of a zip file with other contents."""
+    copy = path.with_name("changed.pt")
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(copy, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, change(name, old.read(name)))
+    return copy
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_code_in_torchscript_archives_is_not_run(tmp_path):
+    path, target = tmp_path / "scripted.pt", tmp_path / "exploded"
+    torch.jit.script(nn.Linear(2, 2)).save(path)
+
+    def no_code(name: str, data: bytes) -> bytes:
+        return b"this is no program" if name.endswith(".py") else data
+
+    assert read_state_dict(rewritten(path, no_code)).keys() == {"weight", "bias"}
+
+    def bomb(name: str, data: bytes) -> bytes:
+        return pickle.dumps(Bomb(target), protocol=2) if name.endswith("data.pkl") else data
+
+    with pytest.raises(WeightsError, match=r"pickled Python code .* and is refused") as error:
+        read_state_dict(rewritten(path, bomb))
     one_line(error)
+    assert not target.exists()
+    cut = rewritten(path, lambda name, data: data[:3] if "/data/" in name else data)
+    with pytest.raises(WeightsError, match="cannot be read") as error:
+        read_state_dict(cut)
+    one_line(error)
+
+
+def test_pickled_modules_are_refused(tmp_path):
     torch.save(nn.Linear(2, 2), tmp_path / "module.pt")
     with pytest.raises(WeightsError, match=r"pickled Python code \(torch\.nn") as error:
         read_state_dict(tmp_path / "module.pt")

@@ -89,6 +89,11 @@ def test_other_networks_are_no_loftup(tmp_path):
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "a.bin")
     with pytest.raises(WeightsError, match="is no LoftUp"):
         load_loftup(tmp_path / "a.bin")
+    bare = {k: v for k, v in random_loftup().items() if not k.startswith("channelnorm")}
+    torch.save(bare, tmp_path / "a.bin")
+    with pytest.raises(WeightsError, match=r"without its channel norm, .*train_loftup") as error:
+        load_loftup(tmp_path / "a.bin")
+    one_line(error)
 
 
 def test_unknown_loftup_names_list_the_known():

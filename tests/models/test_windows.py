@@ -129,6 +129,20 @@ def test_without_a_window_the_whole_image_is_one(clip):
         assert max_error(encoded.features, dense_features(clip, padded)) < 1e-6
 
 
+def test_what_fills_no_patch_is_dropped_and_scores_are_stretched(clip):
+    image = random_image(40, 70)
+    encoded = encode_windows(as_backbone(clip), image, window=None, drop_remainder=True)
+    with torch.no_grad():
+        features = dense_features(clip, image[:, :, :32, :64])
+    assert max_error(encoded.features, features) < 1e-6
+    scored = sliding_scores(encoded, resized("bilinear"))
+    stretched = F.interpolate(cosine_scores(features, TEXT), (40, 70), mode="bilinear")[0]
+    assert max_error(scored, stretched) < 1e-6
+    assert max_error(whole_image_scores(encoded, resized("bilinear")), stretched) < 1e-6
+    thin = encode_windows(as_backbone(clip), random_image(9, 40), window=None, drop_remainder=True)
+    assert thin.features.shape[2:] == (1, 2)  # less than a patch is padded to one
+
+
 def test_a_small_image_is_one_window(clip):
     image = random_image(32, 48)
     encoded = encode(clip, image)

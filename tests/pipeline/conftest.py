@@ -27,7 +27,9 @@ def photos(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(
         pipeline.app.folder,
         "save_picture",
-        lambda path, image, result: pipeline.app.folder.write_atomically(path, image.tobytes()),
+        lambda path, image, result, **marks: pipeline.app.folder.write_atomically(
+            path, image.tobytes()
+        ),
     )
     folder = tmp_path / "photos"
     for number, name in enumerate(("a.png", "b/a.png", "b/c.bmp", "b/c.PNG")):

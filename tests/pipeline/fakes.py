@@ -20,6 +20,7 @@ class FakeSam:
     """
 
     logits_side = SIDE
+    image_side = 4 * SIDE
 
     def __init__(
         self, answers: Mapping[tuple[int, int] | None, tuple[Sequence[np.ndarray], Sequence[float]]]
@@ -30,6 +31,12 @@ class FakeSam:
 
     def set_image(self, image: np.ndarray) -> None:
         self.image = image
+
+    def sam_pixel(self) -> np.ndarray:
+        return np.array(self.image.shape[1::-1]) / self.image_side
+
+    def middles(self, pixels: np.ndarray) -> np.ndarray:
+        return pixels + 0.5 - 0.5 * self.sam_pixel()
 
     def decode(
         self,
@@ -43,7 +50,7 @@ class FakeSam:
         )
         masks, ious = [], []
         for row in points:
-            x, y = (int(value - 0.5) for value in row[0])
+            x, y = (round(value) for value in (row[0] - 0.5 + 0.5 * self.sam_pixel()).tolist())
             answer, iou = self.answers.get((x, y)) or self.answers[None]
             masks.append(np.stack(answer))
             ious.append(iou)

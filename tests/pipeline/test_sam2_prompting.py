@@ -100,7 +100,8 @@ def test_boxes_and_masks_go_to_the_prompts_that_have_a_region():
     assert [f["point"] for f in found] == [(20, 10), (21, 11), (22, 12)]
     assert [f["mask_region"].area for f in found] == [HEIGHT * WIDTH, 256, HEIGHT * WIDTH]
     guided_by_region, by_points = sam.calls
-    assert guided_by_region["boxes"].tolist() == [[16, 8, 32, 24]]
+    # A box ends where the last of SAM's pixels in it, 1 by ½ of the image's, begins.
+    assert guided_by_region["boxes"].tolist() == [[16, 8, 32 - WIDTH / 64, 24 - HEIGHT / 64]]
     logits = guided_by_region["mask_logits"].numpy()
     assert logits.shape == (1, 1, 16, 16)
     assert np.array_equal(logits[0, 0] > 0, OBJECT) and set(np.unique(logits)) == {-8, 8}
@@ -118,8 +119,10 @@ def test_points_reach_sam_in_the_middle_of_their_pixels():
     run(sam, [prompt(), many])
     call = sam.calls[0]
     assert call["labels"].tolist() == [[1, -1, -1], [1, 1, 0]]
-    assert call["points"][0, 0].tolist() == [20.5, 10.5]
-    assert call["points"][1].tolist() == [[20.5, 10.5], [3.5, 4.5], [50.5, 30.5]]
+    side = 64  # of SAM's square: it scales by this over the image's, and adds a half
+    seen = call["points"] * (side / WIDTH, side / HEIGHT) + 0.5
+    middles = np.array([(20.5, 10.5), (3.5, 4.5), (50.5, 30.5)]) * (side / WIDTH, side / HEIGHT)
+    assert np.abs(seen[1] - middles).max() < 1e-5 and np.abs(seen[0, 0] - middles[0]).max() < 1e-5
 
 
 def test_many_prompts_stay_in_order():

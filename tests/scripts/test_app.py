@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -77,6 +78,16 @@ def test_an_address_that_cannot_be_listened_on_is_one_line():
 def test_missing_weights_are_one_line(tmp_path):
     said = refused("--preset", "vit-b16", HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(tmp_path))
     assert "scripts/download_weights.py" in said
+
+
+def test_fields_that_were_never_unfolded_are_empty():
+    """Gradio gives None for them."""
+    page = pytest.importorskip("pipeline.app.page", exc_type=ImportError)
+    parts = {name: {"loftup": name} for name in ("columns", "pictures", "counts")}
+    fake = SimpleNamespace(shown=lambda *args: {}, question="question", untouched={}, **parts)
+    answers = page._Page.segment(fake, "a.png", "cat dog", None, None, None, False, 0.5, 0.4)
+    asked = next(answers)["question"]
+    assert (asked.words, asked.not_words, dict(asked.thresholds)) == (("cat", "dog"), (), {})
 
 
 class Server(NamedTuple):

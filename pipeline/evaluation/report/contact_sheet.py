@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ...drawing.layout import FAINT, INK, fit, font, shorten
+from ...drawing.layout import FAINT, INK, fit, shorten
+from ...drawing.letters import font
 from ...drawing.overlay import resize_image
 from ...drawing.palette import voc_palette
 from ..metrics import IGNORE

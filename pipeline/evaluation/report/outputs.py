@@ -1,6 +1,7 @@
 """The files of a benchmark: scores what was predicted and writes all that is told about it.
 
 OUTPUT/results.json   settings, arms, differences; the same for the same predictions
+OUTPUT/confusion.npz  of each arm, where it is too large for results.json
 OUTPUT/timings.json   seconds per stage and arm
 OUTPUT/images.csv     one row per image and arm
 OUTPUT/report.md, OUTPUT/plots/*.png
@@ -8,7 +9,9 @@ OUTPUT/report.md, OUTPUT/plots/*.png
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
 import platform
 import re
@@ -17,17 +20,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ...datasets.base import Dataset
 from ...drawing.layout import save_array
 from ...files.atomic import write_atomically
 from ...record import ROOT
-from ..arm_scores import ArmScores
+from ..arm_scores import LARGE, ArmScores
 from ..predict import Failure, read_prediction
+from ..published import published, warning
 from ..score import image_table, results, score
 from ..settings import recorded_settings
 from .contact_sheet import Row, draw_contact_sheet, pick
 from .plots import save_plots
 from .report import markdown
+
+logger = logging.getLogger(__name__)
 
 
 def write_outputs(
@@ -67,12 +75,20 @@ def write_outputs(
     data = {"settings": settings, "versions": versions, "commit": commit()}
     data |= results(dataset, scores, failed, resamples=resamples)
     data["images"]["official"] = dataset.official_size
+    data["published"] = published(settings, data["images"], data["arms"])
+    for entry in data["published"]:
+        if entry["off"]:
+            logger.warning("%s", warning(entry))
     machine = {"system": platform.system(), "processor": processor(), "cores": os.cpu_count()}
     if processes is not None:
         machine["processes"] = processes
     timings = {"arms": {name: arm.timings() for name, arm in scores.items()}, "machine": machine}
     for name, content in (("results", data), ("timings", timings)):
         write_atomically(output / f"{name}.json", readable_json(content).encode())
+    if len(dataset.labels) > LARGE:
+        matrices, of_arm = io.BytesIO(), {name: arm.confusion for name, arm in scores.items()}
+        np.savez_compressed(matrices, allow_pickle=False, **of_arm)
+        write_atomically(output / "confusion.npz", matrices.getvalue())
     write_atomically(output / "images.csv", image_table(scores).encode())
     write_atomically(output / "report.md", markdown(data, timings).encode())
     for old in (output / "plots").glob("*.png"):  # of arms that are not among these

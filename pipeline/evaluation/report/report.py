@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..arms import meanings
+from ..published import warning
 from .numbers import (
     METRICS,
     bold_best,
@@ -73,6 +74,7 @@ def markdown(results: Mapping, timings: Mapping) -> str:
         ]
     parts += ["## Settings", table(("setting", "value"), _settings(results))]
     parts += ["## Result", _result_note(results), _main_table(arms)]
+    parts += _published(results.get("published", ()))
     others = [name for name in arms if name != baseline and not is_oracle(name)]
     parts += ["## What it buys", _sentences(results, timings, others)]
     parts += _differences(results["differences"], baseline)
@@ -176,6 +178,21 @@ def _main_table(arms: Mapping[str, Mapping]) -> str:
     headings = ("arm", "mIoU [95 % interval]", "boundary IoU", "edge mIoU", "mAcc", "aAcc")
     names = [_code(arm) + " (told the truth)" * is_oracle(arm) for arm in arms]
     return table(headings, zip(names, *columns, strict=True))
+
+
+def _published(entries: Sequence[Mapping]) -> list[str]:
+    if not entries:
+        return []
+    rows = []
+    for entry in entries:
+        measured, figure = entry["measured"], entry["published"]
+        off = signed(None if measured is None else measured - figure)
+        differs = "; ".join(entry["differs"]) or "nothing that is known"
+        shown = (_code(entry["arm"]), number(figure), number(measured), off, cell(entry["source"]))
+        rows.append((*shown, cell(differs)))
+    headings = ("arm", "published mIoU", "measured", "difference", "source", "what differs here")
+    warnings = [f"**{cell(warning(entry))}.**" for entry in entries if entry["off"]]
+    return ["## Published under this protocol", *warnings, table(headings, rows)]
 
 
 def _sentences(results: Mapping, timings: Mapping, others: Sequence[str]) -> str:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+CONFIG = Path(__file__).resolve().parents[3] / "models" / "tiny" / "clip"
+
 
 def losses(clip: CLIP, batch: Batch, *, every: bool = True) -> dict[str, Tensor]:
     """The terms of one step; without `every`, only those of the csa path."""
@@ -114,8 +116,7 @@ def seen_tokens(world: World, tokenizer: Tokenizer) -> Tensor:
 def run(args: argparse.Namespace) -> int:
     """Train, or export what is trained; returns the exit status."""
     device, world = start_run(args), load_world()
-    folder = Path(__file__).resolve().parents[3] / "models" / "tiny" / "clip"
-    built, tokenizer = build_clip(folder)
+    built, tokenizer = build_clip(CONFIG)
     clip = cast("CLIP", built)
     clip.logit_scale.data.fill_(math.log(20))
     clip.to(device)

@@ -164,7 +164,8 @@ def make_batch(
         for index in indices.tolist():
             owner.append(image_index)
             xy, label = point_prompt(scene.instances, index, tokens, rng)
-            points.append(xy * np.array([side / width, side / height], np.float32))
+            # Middles of pixels; SAM's encoder adds the last half itself.
+            points.append((xy + 0.5) * np.float32([side / width, side / height]) - 0.5)
             labels.append(label)
             own = (scene.instances == index).astype(np.float32)
             coverages.append(cv2.resize(own, half, interpolation=cv2.INTER_AREA))

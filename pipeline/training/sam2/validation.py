@@ -42,7 +42,8 @@ def one_click(masks: Sam2Masks, scene: Scene) -> tuple[np.ndarray, np.ndarray, n
     truths = [scene.instances == i + 1 for i in range(len(scene.objects))]
     points = np.array([[pole(truth)] for truth in truths], np.float32)  # (N, 1, 2)
     masks.set_image(scene.image)
-    logits, predicted = masks.decode(points, np.ones(points.shape[:2], np.int32))
+    labels = np.ones(points.shape[:2], np.int32)
+    logits, predicted = masks.decode(masks.middles(points), labels)
     true_iou = np.empty((len(truths), 3))
     for row, (truth, low) in enumerate(zip(truths, logits, strict=True)):
         for column, mask in enumerate(masks.upscale(low).numpy()):

@@ -21,20 +21,25 @@ ROOT = Path(__file__).parents[3]
 PREFIX = {"dinov2_vits14": 1, "dinov2_vitb14": 1, "dinov2_vits14_reg": 5, "dinov2_vitb14_reg": 5}
 
 
-def loftup_of(name: str) -> str:
+def loftup_of(name: str) -> str | None:
     kind = BACKBONES[name].features or name
-    return next(key for key, preset in LOFTUPS.items() if preset.features == kind)
+    return next((key for key, preset in LOFTUPS.items() if preset.features == kind), None)
+
+
+WITH_LOFTUP = [name for name in BACKBONES if loftup_of(name)]
+PROXIES = {"dino_vitb8": (768, 8, 1), "dino_vitb8_qk": (768, 8, 1), "dinov3_vits16": (384, 16, 5),
+           "dinov3_vitb16": (768, 16, 5)}  # fmt: skip
 
 
 def test_every_published_loftup_has_its_backbone():
     published = {name for name, preset in LOFTUPS.items() if preset.source.repo_id}
-    assert {loftup_of(name) for name in BACKBONES} == published and len(published) == 7
+    assert {loftup_of(name) for name in WITH_LOFTUP} == published and len(published) == 7
     assert (
         backbone_names()[: len(PRESETS)] == tuple(PRESETS) and "dinov2_vitb14" in backbone_names()
     )
 
 
-@pytest.mark.parametrize("name", [name for name in BACKBONES if name != "maskclip_vitb16"])
+@pytest.mark.parametrize("name", [name for name in WITH_LOFTUP if name != "maskclip_vitb16"])
 def test_width_patch_and_tokens(name):
     with torch.device("meta"):
         model = timm.create_model(BACKBONES[name].network.removeprefix("timm:"), num_classes=0)
@@ -47,6 +52,16 @@ def test_width_patch_and_tokens(name):
     assert model.patch_embed.grid_size == grid
     # Only without registers is DINOv2 evaluated with offset scale factors.
     assert (BACKBONES[name].positions == "offset") == (PREFIX.get(name) == 1)
+
+
+def test_those_without_a_loftup_are_proxies():
+    assert {name for name in BACKBONES if name not in WITH_LOFTUP} == set(PROXIES)
+    for name, (dim, patch, prefix) in PROXIES.items():
+        with torch.device("meta"):
+            model = timm.create_model(BACKBONES[name].network.removeprefix("timm:"), num_classes=0)
+        assert (model.num_features, model.num_prefix_tokens) == (dim, prefix)
+        assert model.patch_embed.patch_size == (patch, patch)
+        assert model.pretrained_cfg["hf_hub_id"].startswith("timm/")
 
 
 def test_a_clip_by_name_sees_imagenets_statistics(monkeypatch):
@@ -117,5 +132,5 @@ def test_the_readmes_pair_of_backbone_and_loftup(monkeypatch):
     assert asked == ["loftup_dinov2s"]
     assert names["features"].shape == (1, 384, 8, 12)
     assert names["upsampled"].shape == (1, 384, 112, 168)
-    for name in (*BACKBONES, *map(loftup_of, BACKBONES)):
+    for name in (*WITH_LOFTUP, *map(loftup_of, WITH_LOFTUP)):
         assert f"`{name}`" in readme

@@ -250,7 +250,13 @@ def test_what_is_said_of_a_mask():
     counted = summary(found)
     assert "<b>1 mask</b>" in counted and "not found: dog" in counted and "<b>cat" not in counted
     _, nothing = scene(boxes=(), class_ids=())
-    assert "Lower the confidence" in summary(nothing)
+    assert summary(nothing) == "Nothing found. Lower the confidence, or try other words."
+    best = {"<i>": {"confidence": 0.523, "point": [411, 300]}}
+    unsure = dataclasses.replace(nothing, settings={"not_found": best, "limits": "a & b"})
+    assert summary(unsure) == (
+        "Nothing found: best: &lt;i&gt; 0.52 at (411, 300). Lower the confidence, or try other "
+        "words.<br>a &amp; b"
+    )
 
 
 def test_files_are_the_writers_own(tmp_path):

@@ -35,6 +35,7 @@ BASES = {
     "jbu": {"upsampler": "jbu", "upsampled": None},
     "guided": {"upsampler": "guided", "upsampled": None},
     "anyup": {"upsampler": "anyup", "upsampled": None},
+    "segments": {"upsampler": "segments", "upsampled": None},
     "naf": {"upsampler": "naf", "upsampled": None},
     "probability": {"upsampler": "bilinear", "upsampled": "probabilities"},
     "loftup": {"upsampler": "loftup", "upsampled": None, "loftup_share": 1},
@@ -45,6 +46,10 @@ DENSE = {
     "csa": {"attention": "csa"},
     "vanilla": {"attention": "vanilla"},
     "maskclip": {"attention": "maskclip"},
+    "naclip": {"attention": "naclip"},
+    "clearclip": {"attention": "clearclip"},
+    "proxy": {"attention": "proxy"},
+    "corr": {"attention": "corr"},
     "imagenet": {"statistics": "imagenet"},
     "restored": {"text_space": "restored"},
     "channel_norm": {"text_space": "channel_norm"},
@@ -193,6 +198,9 @@ DENSE_ARMS = {
     "loftup+pamr": {"loftup_share": 1, "use_pamr": True},
     "bilinear+csa": {"attention": "csa"},
     "bilinear+maskclip": {"attention": "maskclip"},
+    "bilinear+naclip": {"attention": "naclip"},
+    "bilinear+proxy": {"attention": "proxy"},
+    "bilinear+corr": {"attention": "corr"},
     "bilinear+imagenet": {"statistics": "imagenet"},
     "loftup+vanilla": {"loftup_share": 1, "attention": "vanilla"},
     "loftup+channel_norm": {"loftup_share": 1, "text_space": "channel_norm"},
@@ -200,6 +208,31 @@ DENSE_ARMS = {
     "bilinear+whole": {"whole_image": True},
     "loftup+whole": {"loftup_share": 1, "whole_image": True},
 }
+
+
+# Settings that have no short name, and what they change.
+WRITTEN_OUT = {
+    "bilinear+map_correction=on": {"map_correction": True},
+    "guided+corr+corr_scope=off+map_correction=off": {
+        "upsampler": "guided", "attention": "corr", "corr_scope": False, "map_correction": False
+    },
+    "bilinear+corr+regions=proxy+proxy_scale=2": {
+        "attention": "corr", "regions": "proxy", "proxy_scale": 2
+    },
+}  # fmt: skip
+
+
+def test_ablations_are_arms(runner, image):
+    """Together they share features and regions, and none takes those of another."""
+    found = run(runner, image, "bilinear+corr", *WRITTEN_OUT)
+    for name, settings in WRITTEN_OUT.items():
+        changes = parse_arm(name).changes
+        assert {key: changes[key] for key in settings} == settings
+        plain = runner.dense.with_config(upsampler="bilinear").with_config(**settings)
+        dense = plain.dense(image, RANDOM_PROTOCOL.vocabulary())
+        assert np.array_equal(found[name].labels, in_voc_coding(dense.labels)), name
+        assert ("regions" in found[name].seconds) and found[name].seconds["regions"] > 0
+    assert len({found[name].labels.tobytes() for name in found}) == len(found)
 
 
 def test_dense_arms_are_what_the_plain_way_gives(random_preset, runner, image, monkeypatch):
