@@ -181,7 +181,7 @@ PROTOCOLS: dict[str, Protocol] = {
             for dataset in NAMES
             if not dataset.startswith("voc")
         ),
-        # VOC's layout rendered: the settings of `tiny`, and the classes that have sprites, ...
+        # VOC's layout rendered: `tiny`'s settings (but PAMR), the classes that have sprites, ...
         Protocol(
             name="rendered-voc",
             logit_scale=40,

@@ -32,25 +32,28 @@ class _Unpickler(pickle.Unpickler):
         self._archive, self._folder = archive, folder
 
     def find_class(self, module_name: str, global_name: str) -> Any:
+        # A pickle may set attributes of whatever it is given here: nothing that others use.
         if module_name.split(".")[0] == "__torch__":
-            return _Attributes
+            return type("Attributes", (_Attributes,), {})
         if (module_name, global_name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuild_tensor_v2
+            return lambda *arguments: _rebuild_tensor_v2(*arguments)
         if module_name == "torch.jit._pickle" and global_name.startswith("build_"):
             return lambda values: values  # lists with types
+        if (module_name, global_name) == ("torch.jit._pickle", "restore_type_tag"):
+            return lambda values, _: values  # other lists and dicts, and their type
         if (module_name, global_name) == ("collections", "OrderedDict"):
             return dict
         if module_name == "torch" and global_name.endswith("Storage"):
-            return getattr(torch, global_name)
+            return getattr(torch, global_name).dtype
         raise pickle.UnpicklingError(f"GLOBAL {module_name}.{global_name} is no tensor")
 
     def persistent_load(self, pid: Any) -> torch.storage.TypedStorage:
-        _, kind, key, _, count = pid  # "storage", its class, name, device, number of elements
+        _, dtype, key, _, count = pid  # "storage", its type, name, device, number of elements
         data = bytearray(self._archive.read(f"{self._folder}/data/{key}"))
-        dtype = kind.dtype
         if len(data) < count * dtype.itemsize:
             raise pickle.UnpicklingError(f"data/{key} is shorter than its tensor")
-        storage = torch.frombuffer(data, dtype=torch.uint8).untyped_storage()
+        # A buffer has a byte at least, and unlike torch's own storages one cannot grow.
+        storage = torch.frombuffer(data or bytearray(1), dtype=torch.uint8).untyped_storage()
         return torch.storage.TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)
 
 

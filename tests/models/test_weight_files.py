@@ -1,5 +1,6 @@
 """Files of weights: read, refused, found in the hub's cache, downloaded."""
 
+import importlib
 import json
 import os
 import pickle
@@ -9,7 +10,7 @@ import time
 import traceback
 import zipfile
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 import pytest
@@ -155,7 +156,8 @@ def test_plain_pickles_do_not_run(tmp_path):
 @pytest.mark.filterwarnings("ignore")  # TorchScript is deprecated
 def test_torchscript_archives_give_their_tensors(tmp_path):
     module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Sequential(nn.Conv1d(2, 5, 3)))
-    module[2].sizes = [1, 2]  # an attribute that is no tensor
+    module[2].sizes, module[2].names = [1, 2], {"a": ["b"]}  # attributes that are no tensors
+    module[2].register_buffer("nothing", torch.zeros(0, 2))
     module[0].weight = nn.Parameter(torch.randn(3, 2).T)  # of its own strides
     expected = module.half().state_dict()
     torch.jit.script(module).save(tmp_path / "scripted.pt")
@@ -194,6 +196,37 @@ def test_code_in_torchscript_archives_is_not_run(tmp_path):
     cut = rewritten(path, lambda name, data: data[:3] if "/data/" in name else data)
     with pytest.raises(WeightsError, match="cannot be read") as error:
         read_state_dict(cut)
+    one_line(error)
+
+
+def torchscript(path: Path, program: bytes, data: bytes = b"") -> Path:
+    """An archive whose attributes are what the pickle `program` leaves, with one storage, "0"."""
+    contents = {"constants.pkl": b"", "data.pkl": b"\x80\x02" + program + b".", "data/0": data}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(f"m/{name}", content)
+    return path
+
+
+@pytest.mark.parametrize("name", ["torch._utils _rebuild_tensor_v2", "torch HalfStorage"])
+def test_torchscript_archives_change_nothing_of_torch(tmp_path, name):
+    """A pickle may set attributes of whatever its names stand for."""
+    shared = importlib.import_module(name.split()[0])
+    before = getattr(shared, name.split()[1])
+    program = b"c%s\nN}Vstain\nK\x07s\x86b0c__torch__\nM\n)\x81}b"
+    path = torchscript(tmp_path / "a.pt", program % name.replace(" ", "\n").encode())
+    with suppress(WeightsError):
+        read_state_dict(path)
+    assert not hasattr(before, "stain")
+
+
+@pytest.mark.parametrize("data", [b"", bytes(8)])
+def test_no_tensor_of_an_archive_reaches_beyond_its_bytes(tmp_path, data):
+    storage = b"(Vstorage\nctorch\nFloatStorage\nV0\nVcpu\nI%d\ntQ" % (len(data) // 4)
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"I0\n(I1000\nt(I1\nt\x89}tR"
+    path = torchscript(tmp_path / "a.pt", b"c__torch__\nM\n)\x81}Vw\n" + tensor + b"sb", data)
+    with pytest.raises(WeightsError, match="cannot be read") as error:
+        read_state_dict(path)
     one_line(error)
 
 

@@ -165,7 +165,7 @@ def make_batch(
             owner.append(image_index)
             xy, label = point_prompt(scene.instances, index, tokens, rng)
             # Middles of pixels; SAM's encoder adds the last half itself.
-            points.append((xy + 0.5) * np.float32([side / width, side / height]) - 0.5)
+            points.append((xy + 0.5) * np.array([side / width, side / height], np.float32) - 0.5)
             labels.append(label)
             own = (scene.instances == index).astype(np.float32)
             coverages.append(cv2.resize(own, half, interpolation=cv2.INTER_AREA))
