@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .anyup.network import AnyUp
+from .loftup.heads import head_of
 from .loftup.network import LoftUp
 from .naf.network import NAF
 from .presets import (
@@ -130,7 +131,7 @@ def load_loftup(name_or_path: str | os.PathLike) -> LoftUp:
         raise WeightsError(
             f"checkpoint {path} upsamples {len(norm)} channels, {name_or_path} has {preset.dim}"
         )
-    loftup = LoftUp(len(norm))
+    loftup = LoftUp(len(norm), head_of(state))
     load_strictly(loftup, state, path)
     return loftup.eval().requires_grad_(False)
 

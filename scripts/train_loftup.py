@@ -1,4 +1,4 @@
-"""Train LoftUp, the feature upsampler, for a backbone of your choice.
+"""Train LoftUp or NAF, the feature upsamplers, for a backbone of your choice.
 
 Stage 1 learns to give every pixel of a mask that mask's mean feature. Stage 2 starts from its
 result and learns from a teacher, a slow average of itself, that looks at enlarged crops.
@@ -8,6 +8,12 @@ result and learns from a teacher, a slow average of itself, that looks at enlarg
         --data /data/sa1b --steps 125000 --output runs/dino1
     python scripts/train_loftup.py --stage 2 --backbone dinov2_vits14 \\
         --data /data/sa1b --steps 125000 --init runs/dino1/best.safetensors --output runs/dino2
+
+    # NAF for a convolutional network, on photographs with masks by people, or by scikit-image
+    python scripts/train_loftup.py --recipe photographs --steps 2000 --output runs/naf \\
+        --backbone timm:tf_efficientnet_lite0@16 --data BSDS/images --labels BSDS/segments
+    python scripts/train_loftup.py --recipe photographs --steps 2000 --output runs/naf \\
+        --backbone timm:tf_efficientnet_lite0@16 --data PHOTOGRAPHS --segmenter felzenszwalb
 
     # the shipped tiny preset, on rendered scenes, on a CPU
     python scripts/train_loftup.py --stage 1 --recipe tiny --minutes 60 --output runs/loftup
@@ -20,8 +26,8 @@ result and learns from a teacher, a slow average of itself, that looks at enlarg
 
 In --output: log.csv, validation.csv, curves.png, pictures/, settings.json, last.pt (to resume from)
 and best.safetensors, the weights that validate best, under the official names: `load_loftup(path)`
-here, and LoftUp's own code after --export FILE.bin, read them. Ctrl-C saves and stops; --resume
-goes on. With --steps the resumed run is the one that was not stopped, bit for bit on a CPU.
+or `load_naf` here, and their own code after --export FILE.bin, read them. Ctrl-C saves and stops;
+--resume goes on. With --steps the resumed run is the one not stopped, bit for bit on a CPU.
 """
 
 from __future__ import annotations
@@ -39,7 +45,7 @@ if not __package__:  # run as a file: Python looks for packages beside it
 
 from models.backbones.registry import backbone_names
 from pipeline.app.options import Parser, run_main
-from pipeline.training.loftup.config import RECIPES, LoftUpConfig, get_recipe
+from pipeline.training.loftup.config import RECIPES, SEGMENTERS, LoftUpConfig, get_recipe
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -56,6 +62,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--random-weights", action="store_true", help="a backbone without weights, for a dry run")
     add("--data", default="rendered", metavar="FOLDER", help=data)
     add("--labels", type=Path, metavar="FOLDER", help="label PNGs of the images in --data instead")
+    add("--segmenter", choices=SEGMENTERS, help="make the masks of the images in --data instead")
     add("--init", type=Path, metavar="FILE", help="LoftUp weights to start from; stage 2 needs it")
     add("--output", type=Path, default=Path("runs/loftup"), help="folder (default: %(default)s)")
     add("--steps", type=int, help="length of the run, or …")
@@ -122,6 +129,8 @@ def check(args: argparse.Namespace, config: LoftUpConfig) -> None:
         raise ValueError("stage 2 starts from stage 1: add --init FILE (its best.safetensors)")
     if args.labels is not None and args.data == "rendered":
         raise ValueError("--labels needs the folder of its images: add --data FOLDER")
+    if args.segmenter is not None and (args.labels is not None or args.data == "rendered"):
+        raise ValueError("--segmenter is for a folder without masks: add --data, drop --labels")
     if args.threads is not None and args.threads < 1:
         raise ValueError(f"--threads must be at least 1, got {args.threads}")
     for name in ("workers", "validate_images"):
@@ -163,7 +172,13 @@ def run(args: argparse.Namespace) -> int:
             random_weights=args.random_weights,
             device=ranks.device,
         )
-        source = open_source(args.data, args.labels, args.validate_images)
+        source = open_source(
+            args.data,
+            args.labels,
+            args.validate_images,
+            segmenter=args.segmenter,
+            min_side=config.min_side,
+        )
         train.train(config, options, backbone, source, ranks)
     return 0
 

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from .guide import FourierFeatures, Window, coordinates
 from .modules import ChannelNorm, CrossAttention, FeedForward, Upsampler, only
+from .tiles import blank_outside, cut, grow, split
 from .winograd import transform_weight, winograd
 
 # Larger tiles repeat less work at their borders, strips of this size stay in a CPU's cache.
@@ -51,11 +52,7 @@ class FoldedLoftUp:
             _Convolution(convolutions[1], norms[1], dtype),
         )
         self._feed_forwards = [_FeedForward(f, dtype) for _, f in net.ca_transformer.pairs()]
-        (last,), (norm,) = only(nn.Conv2d, net.final_conv), only(nn.LayerNorm, net.final_conv)
-        assert last.bias is not None
-        weight, bias = fold(last.weight.flatten(1), last.bias, net.ca_transformer.norm)
-        self._last = weight.to(dtype), bias.to(dtype)
-        self._last_norm = norm.weight.to(dtype), norm.bias.to(dtype), norm.eps
+        self._last = None if net.head is not None else _Projection(net, dtype)
 
     def strips(self, features: Tensor, scaled: Tensor) -> Iterator[tuple[Place, Tensor]]:
         """The upsampled features of all images, piece by piece.
@@ -74,11 +71,12 @@ class FoldedLoftUp:
         on_cpu = features.device.type == "cpu"
         side, pixels = (_CPU_TILE, _CPU_STRIP) if on_cpu else (_GPU_TILE, _GPU_STRIP)
         for image, colours in enumerate(scaled):
-            attentions = self._attentions(features[image])
-            tiles = list(_split(Window(0, 0, *scaled.shape[2:]), side))
+            grid = self._channelnorm(features[image : image + 1].to(self._net.dtype))
+            attentions = self._attentions(grid)
+            tiles = list(split(Window(0, 0, *scaled.shape[2:]), side))
             while tiles:
                 try:
-                    yield from self._tile(image, colours, tiles[0], pixels, attentions)
+                    yield from self._tile(image, colours, tiles[0], pixels, attentions, grid)
                     del tiles[0]
                 except torch.OutOfMemoryError:  # of a GPU, which others may use as well
                     side //= 2
@@ -86,7 +84,7 @@ class FoldedLoftUp:
                         raise
                     logger.warning("too little GPU memory: LoftUp goes on in tiles of %d px", side)
                     pixels = min(pixels, side * side)
-                    tiles = [part for tile in tiles for part in _split(tile, side)]
+                    tiles = [part for tile in tiles for part in split(tile, side)]
 
     def _tile(
         self,
@@ -95,6 +93,7 @@ class FoldedLoftUp:
         tile: Window,
         pixels: int,
         attentions: list[_Attention],
+        grid: Tensor,
     ) -> Iterator[tuple[Place, Tensor]]:
         """`strips` of one tile of one image, in strips of about `pixels`."""
         queries = self._queries(colours, tile)
@@ -104,28 +103,35 @@ class FoldedLoftUp:
             strip = queries[top : top + rows]  # (h, w, D)
             values = self._values(strip.flatten(0, 1), attentions)
             first, left = tile.top + top, tile.left
+            if self._last is None:
+                where = Window(first, left, len(strip), strip.shape[1])
+                values = values[None].to(self._net.dtype)
+                values = self._net.finish(values, grid, colours.shape[1:], [where])
+                values = values[0].flatten(1).T.to(self._dtype)
             place = image, slice(first, first + len(strip)), slice(left, left + tile.width)
             yield place, values.unflatten(0, strip.shape[:2])
 
     def _values(self, x: Tensor, attentions: list[_Attention]) -> Tensor:
-        """From queries (N, D) to upsampled features (N, C)."""
+        """From queries (N, D) to upsampled features (N, C), or to what the last layer is given."""
         for attend, feed_forward in zip(attentions, self._feed_forwards, strict=True):
             x = feed_forward(attend(x))
-        x = F.linear(F.layer_norm(x, x.shape[1:]), *self._last)
-        return F.layer_norm(x, x.shape[1:], *self._last_norm)
+        if self._last is None:
+            norm = self._net.ca_transformer.norm
+            return F.layer_norm(x, x.shape[1:], norm.weight.to(x), norm.bias.to(x), norm.eps)
+        return self._last(x)
 
     def _queries(self, scaled: Tensor, tile: Window) -> Tensor:
         """(h, w, D) of one tile, a query per pixel."""
         first, second = self._convolutions
         size = (scaled.shape[1], scaled.shape[2])
-        x = first(self._guide(scaled, _grow(tile, 2)).to(self._dtype))
-        _blank_outside(x, _grow(tile, 1), size)  # the second one's padding is zero
+        x = first(self._guide(scaled, grow(tile, 2)).to(self._dtype))
+        blank_outside(x, grow(tile, 1), size)  # the second one's padding is zero
         return second(x)
 
-    def _attentions(self, features: Tensor) -> list[_Attention]:
-        """Per layer the function (N, D) -> (N, D) that adds what the features say."""
+    def _attentions(self, grid: Tensor) -> list[_Attention]:
+        """Per layer the function (N, D) -> (N, D) that adds what normed features say."""
         net = self._net
-        context = net.encode_context(self._channelnorm(features[None].to(net.dtype)))[0]
+        context = net.encode_context(grid)[0]
         layers = net.ca_transformer.pairs()
         return [_Attention(attention, context, self._dtype) for attention, _ in layers]
 
@@ -158,7 +164,7 @@ class _Guide:
     def __call__(self, scaled: Tensor, window: Window) -> Tensor:
         """(3, H, W) -> (h, w, 203) float32; zero where `window` leaves the image."""
         size = (scaled.shape[1], scaled.shape[2])
-        inside, padding = _cut(window, size)
+        inside, padding = cut(window, size)
         rows, columns = (
             axis[start : start + count, None]
             for axis, start, count in zip(coordinates(*size), inside[:2], inside[2:], strict=True)
@@ -254,6 +260,21 @@ def _project(attention: CrossAttention, context: Tensor) -> tuple[Tensor, Tensor
     return weight.unflatten(0, (heads, -1)), bias.unflatten(0, (heads, -1)), keys, values
 
 
+class _Projection:
+    """The published last layer, after the transformer's norm."""
+
+    def __init__(self, net: Upsampler, dtype: torch.dtype) -> None:
+        (last,), (norm,) = only(nn.Conv2d, net.final_conv), only(nn.LayerNorm, net.final_conv)
+        assert last.bias is not None
+        weight, bias = fold(last.weight.flatten(1), last.bias, net.ca_transformer.norm)
+        self._last = weight.to(dtype), bias.to(dtype)
+        self._norm = norm.weight.to(dtype), norm.bias.to(dtype), norm.eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        x = F.linear(F.layer_norm(x, x.shape[1:]), *self._last)
+        return F.layer_norm(x, x.shape[1:], *self._norm)
+
+
 class _FeedForward:
     """Layer norm, two linear layers with GELU between, residual."""
 
@@ -267,42 +288,3 @@ class _FeedForward:
     def __call__(self, x: Tensor) -> Tensor:
         hidden = F.gelu(F.linear(F.layer_norm(x, x.shape[1:]), *self._first))
         return F.linear(hidden, *self._second).add_(x)
-
-
-def _split(window: Window, side: int) -> Iterator[Window]:
-    """Tiles of about equal sides, at most `side`, multiples of four but for the last."""
-    height, width = (
-        -(-length // (4 * -(-length // side))) * 4 for length in (window.height, window.width)
-    )
-    for top in range(0, window.height, height):
-        for left in range(0, window.width, width):
-            yield Window(
-                window.top + top,
-                window.left + left,
-                min(height, window.height - top),
-                min(width, window.width - left),
-            )
-
-
-def _grow(window: Window, halo: int) -> Window:
-    top, left, height, width = window
-    return Window(top - halo, left - halo, height + 2 * halo, width + 2 * halo)
-
-
-def _cut(window: Window, size: tuple[int, int]) -> tuple[Window, tuple[int, ...]]:
-    """The part inside an image of (H, W), and the padding of (h, w, channels) to get the rest."""
-    top, left = max(0, window.top), max(0, window.left)
-    bottom = min(size[0], window.top + window.height)
-    right = min(size[1], window.left + window.width)
-    padding = (0, 0, left - window.left, window.left + window.width - right,
-               top - window.top, window.top + window.height - bottom)  # fmt: skip
-    return Window(top, left, bottom - top, right - left), padding
-
-
-def _blank_outside(x: Tensor, window: Window, size: tuple[int, int]) -> None:
-    """Set the pixels of (h, w, D) to zero that lie outside an image of (H, W)."""
-    inside, (_, _, left, _, top, _) = _cut(window, size)
-    x[:top] = 0
-    x[top + inside.height :] = 0
-    x[:, :left] = 0
-    x[:, left + inside.width :] = 0

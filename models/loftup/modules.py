@@ -6,7 +6,7 @@ width, n heads, d = D / n, N queries.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .guide import FourierFeatures, Window, coordinates
+from .heads import HEADS as LAST_LAYERS
 
 GUIDE_SIGNALS, GUIDE_FREQUENCIES = 5, 20  # row, column, r, g, b
 GRID_SIGNALS, GRID_FREQUENCIES = 2, 5  # row, column
@@ -54,7 +55,7 @@ def _grid(height: int, width: int) -> Tensor:
 class Upsampler(nn.Module):
     """Queries from the guide, context from the features, cross-attention, output projection."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, head: str = "projection") -> None:
         super().__init__()
         width = dim + GRID_CHANNELS
         # Index 0 is the colour scaling, which has no parameters and is done once per image.
@@ -72,19 +73,36 @@ class Upsampler(nn.Module):
         )
         self.lr_pe = FourierFeatures(GRID_SIGNALS, GRID_FREQUENCIES)
         self.ca_transformer = CrossAttentionTransformer(width, dim)
-        self.final_conv = nn.Sequential(nn.Conv2d(width, dim, 1), ChannelLayerNorm(dim, eps=1e-6))
+        if head == "projection":  # the published one
+            self.head = None
+            self.final_conv = nn.Sequential(
+                nn.Conv2d(width, dim, 1), ChannelLayerNorm(dim, eps=1e-6)
+            )
+        else:
+            self.head = LAST_LAYERS[head](width, dim)
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.final_conv.parameters()).dtype
+        return next(self.ca_transformer.parameters()).dtype
 
     def forward(self, features: Tensor, scaled: Tensor) -> Tensor:
         """Channel-normalised features (B, C, h, w), scaled colours (B, 3, H, W) -> (B, C, H, W)."""
-        guide = self.encode_guide(scaled, Window(0, 0, *scaled.shape[2:]))
+        window = Window(0, 0, *scaled.shape[2:])
+        guide = self.encode_guide(scaled, window)
         queries = self.first_conv(guide.to(self.dtype))
         x = queries.flatten(2).transpose(1, 2)  # (B, N, D)
         x = self.ca_transformer(x, self.ca_transformer.keys_values(self.encode_context(features)))
-        return self.final_conv(x.transpose(1, 2).unflatten(2, queries.shape[2:]))
+        return self.finish(x, features, scaled.shape[2:], [window] * len(x))
+
+    def finish(
+        self, x: Tensor, features: Tensor, size: Sequence[int], windows: Sequence[Window]
+    ) -> Tensor:
+        """The last layer: (B, N, D) queries of equal windows, with the features of each window's
+        image, which is of `size`: (B, C, height, width)."""
+        if self.head is not None:
+            return self.head(x, features, (size[0], size[1]), windows)
+        shape = windows[0].height, windows[0].width
+        return self.final_conv(x.transpose(1, 2).unflatten(2, shape))
 
     def encode_guide(self, scaled: Tensor, window: Window) -> Tensor:
         """Guide encoding (B, 203, height, width) float32 of a window, whatever autocast says."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .guide import scale_colours
+from .heads import HEADS as LAST_LAYERS
 from .inference import FoldedLoftUp
 from .modules import GRID_CHANNELS, HEADS, ChannelNorm, Upsampler
 
@@ -21,14 +22,20 @@ from .modules import GRID_CHANNELS, HEADS, ChannelNorm, Upsampler
 class LoftUp(nn.Module):
     """The upsampler with its channel norm; `load_state_dict` takes the official dict."""
 
-    def __init__(self, dim: int) -> None:
-        """`dim` is C, the channels of the features; C + 20 must be a multiple of the 4 heads."""
+    def __init__(self, dim: int, head: str = "projection") -> None:
+        """`dim` is C, the channels of the features; C + 20 must be a multiple of the 4 heads.
+
+        `head` is the last layer: the published "projection", or one of `heads.HEADS`.
+        """
         super().__init__()
         if dim < 1 or (dim + GRID_CHANNELS) % HEADS:
             raise ValueError(f"LoftUp needs a positive multiple of {HEADS} channels, got {dim}")
+        if head not in ("projection", *LAST_LAYERS):
+            valid = ", ".join(("projection", *LAST_LAYERS))
+            raise ValueError(f"unknown head {head!r} of LoftUp; valid: {valid}")
         self.dim = dim
         self.channelnorm = ChannelNorm(dim)
-        self.upsampler = Upsampler(dim)
+        self.upsampler = Upsampler(dim, head)
 
     def forward(self, features: Tensor, image: Tensor) -> Tensor:
         """Upsample `features` to the image.

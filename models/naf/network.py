@@ -79,7 +79,7 @@ class NAF(nn.Module):
             for left in range(0, size[1], self.tile[1]):
                 across = slice(left, left + self.tile[1])
                 tile = queries[:, :, down, across]
-                parts.append(_attend(tile, keys, values, rows[down], columns[across]))
+                parts.append(attend(tile, keys, values, rows[down], columns[across]))
             yield torch.cat(parts, dim=3)
 
 
@@ -135,7 +135,7 @@ def cells_seen(pixels: int, cells: int) -> Tensor:
     return seen.scatter_add_(1, cell[0, 0].long()[neighbours], inside.float())
 
 
-def _attend(queries: Tensor, keys: Tensor, values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def attend(queries: Tensor, keys: Tensor, values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Mix the values for one tile of queries.
 
     Args:

@@ -193,6 +193,17 @@ def images_with_labels(images: Path, labels: Path, part: str = "") -> list[Path]
     return images_with(images / part, label_of)
 
 
+def images_in(folder: Path) -> list[Path]:
+    """The images of a folder, at any depth and sorted.
+
+    Raises:
+        FileNotFoundError: no such folder.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"folder {folder} does not exist: give a folder of images")
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
 def images_with(folder: Path, other_of: Callable[[Path], Path]) -> list[Path]:
     """The images of a folder, at any depth and sorted, of which another file, too, is there.
 
@@ -204,9 +215,7 @@ def images_with(folder: Path, other_of: Callable[[Path], Path]) -> list[Path]:
         FileNotFoundError: no such folder.
         ValueError: two images need the same file.
     """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"folder {folder} does not exist: give a folder of images")
-    images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    images = images_in(folder)
     owners: dict[Path, Path] = {}  # the other file -> its image
     for path in images:
         other = other_of(path)

@@ -52,10 +52,11 @@ def text_length(text: str, size: int) -> float:
 @functools.cache
 def say_missing_letters(text: str, size: int = 15) -> None:
     """Warn, once, of the letters of `text` that no font on this machine has."""
+    quiet = (*_UNSEEN, "Cs")  # half a letter of a damaged name: no script, and logs cannot hold it
     missing = [
         letter
         for letter in dict.fromkeys(text)
-        if unicodedata.category(letter) not in _UNSEEN and _file_with(letter, size) is None
+        if unicodedata.category(letter) not in quiet and _file_with(letter, size) is None
     ]
     if missing:
         scripts = dict.fromkeys(unicodedata.name(letter, "?").split()[0] for letter in missing)

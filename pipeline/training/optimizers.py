@@ -1,4 +1,4 @@
-"""The optimizers of the training runs: AdamW, or Muon for matrices and AdamW for the rest."""
+"""The optimizers of the training runs: AdamW, NAdam, or Muon on matrices, AdamW on the rest."""
 
 from __future__ import annotations
 
@@ -32,6 +32,11 @@ class Optimizers:
 def adamw(module: nn.Module, lr: float) -> Optimizers:
     """AdamW as torch has it, on everything."""
     return Optimizers(adamw=torch.optim.AdamW(_trained(module), lr=lr))
+
+
+def nadam(module: nn.Module, lr: float) -> Optimizers:
+    """NAdam as torch has it, on everything."""
+    return Optimizers(nadam=torch.optim.NAdam(_trained(module), lr=lr))
 
 
 def muon_adamw(module: nn.Module, lr: float, *, weight_decay: float = 0.05) -> Optimizers:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from models.weights import load_loftup
+from models.weights import load_loftup, load_naf
 from pipeline.result import encode_rle
 from scripts.train_loftup import main
 
@@ -35,11 +35,11 @@ def test_both_stages_of_a_convolutional_network_on_a_folder(sa1b, tmp_path, capf
     backbone = "--backbone timm:test_efficientnet --random-weights --device cpu --side 64"
     common = [*backbone.split(), "--data", str(sa1b), "--validate-images", "1", "--batch", "2"]
     first, second = tmp_path / "one", tmp_path / "two"
-    options = ["--steps", "6", "--picture-every", "3"]
+    options = ["--steps", "2", "--picture-every", "2"]
     assert main([*common, *options, "--output", str(first)]) == 0
     assert "sa_2.json, mask 1: run lengths have size [89, 120], the image" in caplog.text
     start = str(first / "best.safetensors")
-    options = ["--steps", "2", "--stage", "2", "--anchor", "0.5", "--precision", "bf16"]
+    options = "--steps 1 --stage 2 --anchor 0.5 --precision bf16 --min-side 0".split()
     assert main([*common, *options, "--init", start, "--output", str(second)]) == 0
     with (second / "log.csv").open() as stream:
         (row,) = csv.DictReader(stream)
@@ -61,7 +61,7 @@ def test_both_stages_of_a_convolutional_network_on_a_folder(sa1b, tmp_path, capf
 def test_tensorboard(sa1b, tmp_path):
     pytest.importorskip("tensorboard", reason="optional: pip install tensorboard")
     options = "--backbone timm:test_efficientnet --random-weights --device cpu --side 64"
-    few = ["--validate-images", "1", "--batch", "2", "--steps", "2", "--tensorboard"]
+    few = ["--validate-images", "1", "--batch", "2", "--steps", "1", "--tensorboard"]
     assert main([*options.split(), *few, "--data", str(sa1b), "--output", str(tmp_path / "a")]) == 0
     assert any((tmp_path / "a" / "tensorboard").iterdir())
 
@@ -80,6 +80,8 @@ STEPS = ["--steps", "1", "--random-weights", "--device", "cpu"]
         ([*STEPS, "--init", "/nowhere.pt"], "does not exist"),
         ([*STEPS, "--data", "/nowhere"], "give a folder of images"),
         ([*STEPS, "--labels", "x"], "add --data FOLDER"),
+        ([*STEPS, "--segmenter", "slic"], "add --data, drop --labels"),
+        ([*STEPS, "--segmenter", "slic", "--data", "/nowhere"], "give a folder of images"),
         ([*STEPS, "--side", "100"], "use for example --side 96"),
         ([*STEPS, "--alpha", "2"], "alpha must be between 0 and 1"),
         ([*STEPS, "--backbone", "resnet"], "unknown backbone 'resnet'"),
@@ -112,3 +114,17 @@ def test_processes_stop_at_the_same_step(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["--minutes", "1", "--output", str(tmp_path)]) == 2
     assert "several processes need --steps" in capfd.readouterr().err
+
+
+def test_naf_on_photographs_without_masks(tmp_path):
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for i in range(3):
+        values = np.random.default_rng(i).integers(0, 60, (70, 90, 3))
+        values[20:50, 30:60] += 150
+        Image.fromarray(values.astype(np.uint8)).save(folder / f"{i}.jpg")
+    options = "--recipe photographs --backbone timm:test_vit --random-weights --device cpu"
+    few = "--side 64 --width 16 --window-side 32 --steps 1 --validate-images 1 --segmenter slic"
+    output = ["--data", str(folder), "--output", str(tmp_path / "run")]
+    assert main([*options.split(), *few.split(), *output]) == 0
+    assert load_naf(tmp_path / "run" / "best.safetensors").image_encoder.dim == 16

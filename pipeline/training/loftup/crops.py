@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from models.loftup.guide import Window, scale_colours
+from models.loftup.heads import Mix
 from models.loftup.network import LoftUp
 
 HALO = 2  # reach of LoftUp's two 3×3 convolutions, pixels
@@ -49,12 +50,18 @@ def choose_windows(
 
 
 def upsample_windows(
-    loftup: LoftUp, features: Tensor, images: Tensor, starts: Starts, side: int
+    loftup: LoftUp,
+    features: Tensor,
+    images: Tensor,
+    starts: Starts,
+    side: int,
+    shares: Tensor | None = None,
 ) -> Tensor:
     """Several windows of every image at once: (B, C, h, w), (B, 3, H, W) -> (n, C, s, s).
 
     Equal to windows cut from the output of `loftup`, but that the batch norms see all of them, and
-    nothing else, together. A window may be the whole image.
+    nothing else, together. A window may be the whole image. `shares` (B, R, h, w) are mixed as the
+    features are and follow them, R channels more; for the head that mixes.
     """
     net, (height, width) = loftup.upsampler, images.shape[2:]
     phases = net.fourier_feat.get_parameter("1.biases")
@@ -76,7 +83,8 @@ def upsample_windows(
     queries = torch.stack(
         [q[y : y + side, x : x + side] for q, (y, x) in zip(queries, corners, strict=True)]
     )  # (n, s, s, D)
-    context = net.encode_context(loftup.channelnorm(features))
+    normed = loftup.channelnorm(features)
+    context = net.encode_context(normed)
     owner = torch.tensor([i for i, places in enumerate(starts) for _ in places])
     owner = owner.to(features.device)
     keys_values = [
@@ -84,4 +92,10 @@ def upsample_windows(
         for keys, values in net.ca_transformer.keys_values(context)
     ]
     x = net.ca_transformer(queries.flatten(1, 2), keys_values)
-    return net.final_conv(x.transpose(1, 2).unflatten(2, (side, side)))
+    normed = normed.index_select(0, owner)
+    windows = [Window(top, left, side, side) for places in starts for top, left in places]
+    if shares is None:
+        return net.finish(x, normed, (height, width), windows)
+    assert isinstance(net.head, Mix)  # the configuration sees to it
+    values = torch.cat([normed, shares.index_select(0, owner)], dim=1)
+    return net.head.mixed(x, normed, values, (height, width), windows)

@@ -1,7 +1,8 @@
-"""What becomes of a LoftUp while it learns: logs, measures, pictures, and its best weights."""
+"""What becomes of a student while it learns: logs, measures, pictures, and its best weights."""
 
 from __future__ import annotations
 
+import copy
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,11 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from models.loftup.network import LoftUp
-
 from ..loop import Run
 from ..weights import MovingAverage, save_weights
 from .norms import Norms
 from .records import Best, TensorBoard, draw_curves
+from .students import network_of
 from .validation import Validator, feature_picture
 
 logger = logging.getLogger(__name__)
@@ -53,8 +53,7 @@ class Judge:
     ) -> None:
         self.run, self.options, self.validator = run, options, validator
         self.average, self.norms, self.best = average, norms, best
-        learner = validator.stage.loftup
-        self.judged = LoftUp(learner.dim).to(next(learner.parameters()).device).eval()
+        self.judged = copy.deepcopy(validator.stage.student).eval()
         self.board = TensorBoard(options.output, run.step) if options.tensorboard else None
         self.measures: dict[str, float] = {}
         self._measured_at = run.step
@@ -99,7 +98,7 @@ class Judge:
                 self.board.add(done, self.measures)
             logger.info("step %d: %s", done, {k: round(v, 3) for k, v in self.measures.items()})
             if self.best.improves(done, self.validator.score(self.measures)):
-                save_weights(self.judged.state_dict(), self.options.output / BEST)
+                save_weights(network_of(self.judged).state_dict(), self.options.output / BEST)
 
 
 def _due(step: int, every: int) -> bool:

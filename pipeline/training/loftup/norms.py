@@ -11,25 +11,26 @@ from models.loftup.network import LoftUp
 
 from .config import LoftUpConfig
 from .pool import norms_generator
+from .students import Student
 
 
 class Norms:
     """Whether the batch norms are frozen; part of a checkpoint."""
 
-    def __init__(self, loftup: LoftUp, config: LoftUpConfig) -> None:
-        self.loftup, self.config, self.frozen = loftup, config, False
+    def __init__(self, student: Student, config: LoftUpConfig) -> None:
+        self.student, self.config, self.frozen = student, config, False
 
     def advance(self, progress: float, images: list[Tensor], step: int) -> None:
         """Freeze them when it is time, with the statistics of whole images."""
         if not self.frozen and progress >= self.config.freeze:
             if step:
-                self.recalibrate(self.loftup, images, step)
+                self.recalibrate(self.student, images, step)
             self.load_state_dict({"frozen": True})
 
-    def recalibrate(self, loftup: LoftUp, images: list[Tensor], step: int) -> None:
+    def recalibrate(self, student: Student, images: list[Tensor], step: int) -> None:
         """Give a LoftUp the statistics of whole images, if it has seen windows alone."""
-        if self.config.windows and not self.frozen:
-            recalibrate(loftup, images, norms_generator(self.config.seed, step))
+        if self.config.windows and not self.frozen and isinstance(student, LoftUp):
+            recalibrate(student, images, norms_generator(self.config.seed, step))
 
     def state_dict(self) -> dict[str, bool]:
         return {"frozen": self.frozen}
@@ -37,7 +38,7 @@ class Norms:
     def load_state_dict(self, state: dict[str, bool]) -> None:
         self.frozen = state["frozen"]
         if self.frozen:
-            freeze_norms(self.loftup)
+            freeze_norms(self.student)
 
 
 @torch.no_grad()
@@ -64,12 +65,12 @@ def recalibrate(loftup: LoftUp, images: list[Tensor], rng: np.random.Generator) 
         m.momentum = momentum
 
 
-def batch_norms(loftup: LoftUp) -> list[nn.BatchNorm2d]:
-    """The two batch norms."""
-    return [m for m in loftup.upsampler.first_conv if isinstance(m, nn.BatchNorm2d)]
+def batch_norms(student: nn.Module) -> list[nn.BatchNorm2d]:
+    """LoftUp's two batch norms; NAF has none."""
+    return [m for m in student.modules() if isinstance(m, nn.BatchNorm2d)]
 
 
-def freeze_norms(loftup: LoftUp) -> None:
+def freeze_norms(student: nn.Module) -> None:
     """Batch norms use their running statistics from now on, in training mode as well."""
-    for m in batch_norms(loftup):
+    for m in batch_norms(student):
         m.eval()

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from ...files.rle import decode_rle
-from .samples import NO_MASK
+from .masks import regions_of
 
 Report = Callable[[str, str], None]  # what is left out, and why
 
 
-def read_sa1b(path: Path, size: tuple[int, int], report: Report) -> np.ndarray:
-    """The masks of one file as one mask map; where masks overlap, the smaller is on top.
+def read_sa1b(path: Path, size: tuple[int, int], report: Report) -> tuple[np.ndarray, np.ndarray]:
+    """The masks of one file, which overlap, as regions.
 
     Args:
         path: the JSON file.
@@ -30,7 +30,8 @@ def read_sa1b(path: Path, size: tuple[int, int], report: Report) -> np.ndarray:
         report: told of every mask that is left out, by the file's name and the mask's number.
 
     Returns:
-        (H, W) int64 in 0…M-1, -1 where no mask is.
+        (H, W) int64 map of R regions, -1 where no mask is, and (M, R) bool: which regions every
+        mask is made of, in the order of the file.
 
     Raises:
         FileNotFoundError: no such file.
@@ -53,10 +54,7 @@ def read_sa1b(path: Path, size: tuple[int, int], report: Report) -> np.ndarray:
             report(f"{path.name}, mask {i}", str(error))
     if not masks:
         raise ValueError(f"{path.name} holds no usable mask of {len(annotations)}")
-    labels = np.full(size, NO_MASK, np.int64)
-    for i, mask in enumerate(sorted(masks, key=np.count_nonzero, reverse=True)):
-        labels[mask] = i
-    return labels
+    return regions_of(masks, size)
 
 
 def decode_mask(annotation: Any, size: tuple[int, int]) -> np.ndarray:

@@ -3,7 +3,7 @@
 Everything random is drawn from a generator that the caller seeds per step, so that a step's images
 are a function of the seed and the step alone.
 
-Shapes: H×W pixels of one image, M masks. A mask map holds 0…M-1 where a mask is, -1 where none is.
+Shapes: H×W pixels of one image, M masks, R regions, see `masks`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy as np
 from ...world.scenes import Scene, World
 from ..clip.examples import training_scene
 from ..naming import held_out_scene
-
-NO_MASK = -1
+from .masks import compact, shown
 
 
 class Sample(NamedTuple):
-    """A square training image."""
+    """An image and its masks; training images are square."""
 
     image: np.ndarray  # (H, W, 3) uint8
-    masks: np.ndarray  # (H, W) int64, a mask map
+    masks: np.ndarray  # (H, W) int64, a map of regions
+    members: np.ndarray | None = None  # (M, R) bool; None: every region is a mask
 
 
 class Source(Protocol):
@@ -64,47 +64,42 @@ def scene_masks(scene: Scene) -> np.ndarray:
     return compact(np.where(scene.instances > 0, scene.instances.astype(np.int64), surfaces))
 
 
-def compact(labels: np.ndarray, none: int | None = None) -> np.ndarray:
-    """A mask map of any labels: they are numbered 0…M-1 in order, `none` becomes -1."""
-    values, masks = np.unique(labels, return_inverse=True)
-    masks = masks.reshape(labels.shape).astype(np.int64)
-    if none is not None and none in values:
-        at = int(np.searchsorted(values, none))
-        masks = np.where(masks == at, NO_MASK, masks - (masks > at))
-    return masks
+def random_view(sample: Sample, rng: np.random.Generator, side: int) -> Sample:
+    """A random square of at least 60 % of the shorter side, mirrored half the time, resized.
+
+    It is cut no smaller than `side`, where the image is large enough: enlarging shows nothing new.
+    """
+    least = min(sample.masks.shape)
+    part = max(1, round(least * rng.uniform(0.6, 1.0)), min(side, least))
+    top, left = (int(rng.integers(0, n - part + 1)) for n in sample.masks.shape)
+    return _view(sample, (top, left, part), side, flip=rng.random() < 0.5)
 
 
-def random_view(
-    image: np.ndarray, masks: np.ndarray, rng: np.random.Generator, side: int
-) -> Sample:
-    """A random square of at least 60 % of the shorter side, mirrored half the time, resized."""
-    part = max(1, round(min(masks.shape) * rng.uniform(0.6, 1.0)))
-    top, left = (int(rng.integers(0, n - part + 1)) for n in masks.shape)
-    return _view(image, masks, (top, left, part), side, flip=rng.random() < 0.5)
-
-
-def central_view(image: np.ndarray, masks: np.ndarray, side: int) -> Sample:
+def central_view(sample: Sample, side: int) -> Sample:
     """The largest square in the middle, resized."""
-    part = min(masks.shape)
-    top, left = ((n - part) // 2 for n in masks.shape)
-    return _view(image, masks, (top, left, part), side, flip=False)
+    part = min(sample.masks.shape)
+    top, left = ((n - part) // 2 for n in sample.masks.shape)
+    return _view(sample, (top, left, part), side, flip=False)
 
 
-def _view(
-    image: np.ndarray, masks: np.ndarray, square: tuple[int, int, int], side: int, *, flip: bool
-) -> Sample:
+def cut(sample: Sample, square: tuple[int, int, int]) -> Sample:
+    """A square (top, left, side) of an image, pixels; numbers of regions and masks stay."""
     top, left, part = square
     area = np.s_[top : top + part, left : left + part]
-    image, masks = resize(image[area], masks[area], side)
+    return Sample(sample.image[area], sample.masks[area], sample.members)
+
+
+def _view(sample: Sample, square: tuple[int, int, int], side: int, *, flip: bool) -> Sample:
+    image, masks, members = resize(cut(sample, square), side)
     if flip:
         image, masks = np.ascontiguousarray(image[:, ::-1]), np.ascontiguousarray(masks[:, ::-1])
-    return Sample(image, masks)
+    return Sample(image, masks, members)
 
 
-def resize(image: np.ndarray, masks: np.ndarray, side: int) -> Sample:
-    """A square image (n, n, 3) and its mask map, larger or smaller; masks too small go."""
-    how = cv2.INTER_AREA if len(image) > side else cv2.INTER_CUBIC
-    image = cv2.resize(np.ascontiguousarray(image), (side, side), interpolation=how)
-    labels = np.ascontiguousarray(masks.astype(np.int16))  # OpenCV resizes no int64
+def resize(sample: Sample, side: int) -> Sample:
+    """A square image larger or smaller; masks too small go."""
+    how = cv2.INTER_AREA if len(sample.image) > side else cv2.INTER_CUBIC
+    image = cv2.resize(np.ascontiguousarray(sample.image), (side, side), interpolation=how)
+    labels = np.ascontiguousarray(sample.masks.astype(np.int16))  # OpenCV resizes no int64
     labels = cv2.resize(labels, (side, side), interpolation=cv2.INTER_NEAREST_EXACT)
-    return Sample(image, compact(labels, NO_MASK))
+    return Sample(image, *shown(labels, sample.members))

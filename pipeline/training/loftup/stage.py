@@ -1,7 +1,7 @@
 """What the two stages of LoftUp's training share: a batch, what is learnt, the windows.
 
 Both stages compare windows of the output, which begin at patches, with a target. A stage is a
-module, so that several processes can train it together; its one trained part is the LoftUp.
+module, so that several processes can train it together; its one trained part is the student.
 
 Shapes: B images, n windows of all images, C channels, h×w patches, s side of a window, S side of an
 image, P pixels of an affinity matrix.
@@ -18,14 +18,13 @@ from torch.nn import functional as F
 
 from models.backbones.base import Backbone
 from models.device import autocast
-from models.loftup.modules import GUIDE_FREQUENCIES, GUIDE_SIGNALS
-from models.loftup.network import LoftUp
 
 from ..loop import weighted_sum
 from .config import LoftUpConfig
-from .crops import Starts, upsample_windows
-from .losses import anchor_loss, cut_patches
+from .crops import Starts
+from .losses import anchor_loss, total_variation
 from .samples import Sample
+from .students import Student, upsample_student
 from .targets import Example, make_examples
 
 
@@ -46,23 +45,6 @@ class Batch:
     pixels: Tensor | None = None
 
 
-def prepare(loftup: LoftUp, config: LoftUpConfig) -> None:
-    """Fix what a training does not learn.
-
-    The channel norm stays plain: the target lives in its space, which could otherwise shrink. What
-    a pixel's encoding says above the used frequencies, where neighbouring pixels and noise look
-    alike, is never listened to: those weights stay zero.
-    """
-    loftup.channelnorm.requires_grad_(False)
-    loftup.upsampler.fourier_feat.requires_grad_(config.learn_phases)
-    used = torch.ones(2, GUIDE_FREQUENCIES, GUIDE_SIGNALS)
-    used[:, config.frequencies :] = 0
-    weight = loftup.upsampler.first_conv.get_parameter("1.weight")
-    used = torch.cat([used.flatten(), torch.ones(3)])[:, None, None].to(weight.device)
-    weight.data *= used
-    weight.register_hook(lambda gradient: gradient * used)
-
-
 class Stage(nn.Module):
     """What the two stages share; `precision` is the type that the forward pass computes in."""
 
@@ -70,11 +52,11 @@ class Stage(nn.Module):
     weights: dict[str, float]  # of the terms in the loss
 
     def __init__(
-        self, loftup: LoftUp, backbone: Backbone, config: LoftUpConfig, precision: torch.dtype
+        self, student: Student, backbone: Backbone, config: LoftUpConfig, precision: torch.dtype
     ) -> None:
         super().__init__()
         backbone.check_side(config.side)
-        self.loftup, self.backbone, self.config = loftup, backbone, config
+        self.student, self.backbone, self.config = student, backbone, config
         self.precision = precision
         self.prepare()
 
@@ -85,23 +67,30 @@ class Stage(nn.Module):
     def examples(self, samples: list[Sample]) -> list[Example]:
         """Training images with their features."""
         purity = self.config.purity
-        return make_examples(self.backbone, self.loftup.channelnorm, samples, purity=purity)
+        return make_examples(self.backbone, self.student.channelnorm, samples, purity=purity)
 
-    def upsample(self, loftup: LoftUp, batch: Batch) -> Tensor:
-        """(n, C, s, s) float32: the windows of a batch."""
+    def upsample(self, batch: Batch, shares: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """The windows of a batch, and of `shares`, see `upsample_student`; float32."""
         features = torch.stack([example.features for example in batch.examples])
         images = torch.stack([example.image for example in batch.examples])
         side = batch.target.shape[2]
         with autocast(features.device, self.precision):
-            return upsample_windows(loftup, features, images, batch.starts, side).float()
+            output, mixed = upsample_student(
+                self.student, features, images, batch.starts, side, shares
+            )
+        return output.float(), None if mixed is None else mixed.float()
 
     def anchor(self, output: Tensor, batch: Batch) -> Tensor:
         """The anchor's term, and gradients only where it has a weight."""
         with torch.set_grad_enabled(self.config.anchor > 0 and torch.is_grad_enabled()):
             features = torch.stack([example.features for example in batch.examples])
-            normed = self.loftup.channelnorm(features)
-            patches = cut_patches(normed, batch.starts, output.shape[2], self.backbone.patch)
-            return anchor_loss(output, patches)
+            normed = self.student.channelnorm(features)
+            return anchor_loss(output, normed, batch.starts, self.backbone.patch)
+
+    def common(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """The terms that both stages know, those without a weight as far as they cost nothing."""
+        terms = {"anchor": self.anchor(output, batch)}
+        return terms | ({"tv": total_variation(output)} if self.config.tv else {})
 
     def batch(
         self, samples: list[Sample], examples: list[Example], rng: np.random.Generator

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .crops import choose_windows
-from .losses import mask_loss
+from .losses import mask_loss, share_loss, stack_shares
 from .samples import Sample, resize
 from .stage import Batch, Stage, mean_cosine
 from .targets import Example, add_detail, stage1_target
@@ -31,7 +31,8 @@ class FirstStage(Stage):
                 f"window_side must be a multiple of {backbone.name}'s patch of {backbone.patch} "
                 f"pixels and at most the side {config.side}, got {config.window_side}"
             )
-        self.weights = {"l2": 1.0, "mask": config.mask, "anchor": config.anchor}
+        terms = ("l2", "shares", "mask", "anchor", "tv")
+        self.weights = {term: getattr(config, term) for term in terms}
         self.scale = backbone.text.scale if backbone.text else math.nan
         self.zoom = 2 if config.detail else 1
 
@@ -43,8 +44,8 @@ class FirstStage(Stage):
     def examples(self, samples: list[Sample]) -> list[Example]:
         """Training images; with `detail` from larger samples, whose detail the masks' means get."""
         side = self.config.side
-        small = [resize(s.image, s.masks, side) if len(s.image) > side else s for s in samples]
-        examples, norm = super().examples(small), self.loftup.channelnorm
+        small = [resize(s, side) if len(s.image) > side else s for s in samples]
+        examples, norm = super().examples(small), self.student.channelnorm
         return [
             add_detail(e, s.image, self.backbone, norm) if len(s.image) > side else e
             for e, s in zip(examples, samples, strict=True)
@@ -62,17 +63,20 @@ class FirstStage(Stage):
         with torch.no_grad():
             target = []
             for example, places in zip(examples, starts, strict=True):
-                normed = self.loftup.channelnorm(example.features[None])[0]
+                normed = self.student.channelnorm(example.features[None])[0]
                 for place in places:
                     target.append(stage1_target(example, normed, self.config.alpha, (*place, side)))
         return Batch(examples, starts, torch.stack(target))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of the loss, and the mean cosine with the target."""
-        output = self.upsample(self.loftup, batch)
+        examples, starts = batch.examples, batch.starts
+        shares = stack_shares(examples) if self.config.shares else None
+        output, mixed = self.upsample(batch, shares)
         terms = {"l2": F.mse_loss(output, batch.target)}
+        if mixed is not None:
+            terms["shares"] = share_loss(mixed, examples, starts)
         if self.config.mask:
-            examples, starts = batch.examples, batch.starts
             terms["mask"] = mask_loss(output, batch.target, examples, starts, self.scale)
-        terms["anchor"] = self.anchor(output, batch)
+        terms |= self.common(output, batch)
         return terms | {"cosine": mean_cosine(output, batch.target)}

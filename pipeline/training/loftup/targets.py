@@ -6,7 +6,8 @@ means over patches. The paper's averages upsampled pixels, which next to an outl
 neighbours as well. The `purity` way weighs a patch by the square of the share of it that the mask
 covers: the purer, the more it counts.
 
-Shapes: C channels, h×w patches of one image, H×W pixels, M masks of one image, s side of a window.
+Shapes: C channels, h×w patches of one image, H×W pixels, M masks of R regions (see `masks`; in most
+data every mask is a region), s side of a window.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from torch.nn import functional as F
 
 from models.backbones.base import Backbone
 
+from .masks import draw_to_masks, drawing
 from .samples import Sample
 
 
 def patch_shares(masks: np.ndarray, grid: Sequence[int]) -> np.ndarray:
-    """Area share of every mask of a mask map (H, W) in every patch, (M, h·w) float32.
+    """Area share of every region of a map (H, W) in every patch, (R, h·w) float32.
 
     H and W are multiples of the `grid`'s h and w.
     """
@@ -40,19 +42,23 @@ def patch_shares(masks: np.ndarray, grid: Sequence[int]) -> np.ndarray:
 
 
 def mask_weights(masks: np.ndarray, grid: Sequence[int], *, purity: bool) -> Tensor:
-    """Every patch's weight in the mean of every mask, (M, h·w) float32; rows sum to one.
+    """Every patch's weight in the mean of every region, (R, h·w) float32; rows sum to one.
 
-    With `purity` by the square of the mask's share of a patch, else such that the mean is that of
-    the bicubically upsampled features over the mask's pixels. Arguments as for `patch_shares`.
+    With `purity` by the square of the region's share of a patch, else such that the mean is that of
+    the bicubically upsampled features over the region's pixels. Arguments as for `patch_shares`.
     """
     if purity:
         weights = torch.from_numpy(patch_shares(masks, grid)).square()
     else:
         # Upsampling is linear: the mean over pixels is one over patches, and needs no pixels.
-        count = int(masks.max()) + 1
-        members = torch.from_numpy(masks[None] == np.arange(count)[:, None, None]).float()
         rows, columns = (upsampling(g, n) for g, n in zip(grid, masks.shape, strict=True))
-        weights = (rows.T @ members @ columns).flatten(1)
+        count, (height, _) = int(masks.max()) + 1, masks.shape
+        owner = torch.from_numpy(masks + np.arange(height)[:, None] * count)  # of every row's own
+        inside = torch.from_numpy(masks >= 0)
+        sums = torch.zeros(height * count, grid[1])
+        sums.index_add_(0, owner[inside], columns.expand(height, -1, -1)[inside])
+        weights = (rows.T @ sums.view(height, -1)).unflatten(1, (count, -1))  # (h, R, w)
+        weights = weights.transpose(0, 1).flatten(1)
     return weights / weights.sum(1, keepdim=True)
 
 
@@ -83,25 +89,9 @@ def upsample_window(
     return rows @ grid @ columns.T
 
 
-def draw_to_masks(pixels: Tensor, means: Tensor, masks: Tensor, alpha: float) -> Tensor:
-    """α · the mean of a pixel's mask + (1 − α) · its own features, which it keeps without a mask.
-
-    `pixels` are (C, H, W), `means` (M, C), `masks` a mask map (H, W) int64.
-    """
-    if not len(means):
-        return pixels
-    by_mask = means[masks.clamp_min(0)].movedim(2, 0)
-    return torch.where(masks >= 0, alpha * by_mask + (1 - alpha) * pixels, pixels)
-
-
-def refine(pixels: Tensor, masks: Tensor, alpha: float) -> Tensor:
-    """Draw full-resolution features (C, H, W) to the means over their own masks."""
-    count = int(masks.max()) + 1
-    inside = masks >= 0
-    owner, values = masks[inside], pixels.movedim(0, 2)[inside]  # (N,), (N, C)
-    sums = values.new_zeros(count, len(pixels)).index_add_(0, owner, values)
-    sizes = torch.bincount(owner, minlength=count).clamp_min(1)
-    return draw_to_masks(pixels, sums / sizes[:, None], masks, alpha)
+def to_tensor(members: np.ndarray | None, device: torch.device) -> Tensor | None:
+    """The members of a sample where its features are."""
+    return None if members is None else torch.from_numpy(members).to(device)
 
 
 FEW_PATCHES = 16  # masks of fewer patches take their feature from the larger image alone
@@ -114,9 +104,10 @@ class Example:
     Attributes:
         image: (3, H, W) uint8.
         features: (C, h, w), before any normalisation.
-        masks: (H, W) int64, a mask map.
-        normed: (M, C) mask features in the space of the channel norm.
-        joint: (M, C) mask features in the backbone's own space, unit vectors.
+        masks: (H, W) int64, a map of regions.
+        normed: (R, C) mean features of the regions in the space of the channel norm.
+        joint: (R, C) the same in the backbone's own space, unit vectors.
+        members: (M, R) bool, which regions every mask is made of; None: each is a mask.
     """
 
     image: Tensor
@@ -124,6 +115,7 @@ class Example:
     masks: Tensor
     normed: Tensor
     joint: Tensor
+    members: Tensor | None = None
 
 
 @torch.no_grad()
@@ -146,6 +138,7 @@ def make_examples(
                 masks=torch.from_numpy(sample.masks).to(device),
                 normed=weights @ own_normed.flatten(1).T,
                 joint=F.normalize(weights @ own.flatten(1).T, dim=1),
+                members=to_tensor(sample.members, device),
             )
         )
     return examples
@@ -196,4 +189,5 @@ def stage1_target(
     top, left, side = window
     bicubic = upsample_window(normed, example.masks.shape, window)
     inside = example.masks[top : top + side, left : left + side]
-    return draw_to_masks(bicubic, example.normed, inside, alpha)
+    drawn = drawing(example.normed, example.masks, example.members, alpha)
+    return draw_to_masks(bicubic, *drawn, inside)

@@ -12,14 +12,13 @@ import torch
 from torch import nn
 
 from models.backbones.base import Backbone
-from models.loftup.network import LoftUp
 from models.weight_files import read_state_dict
 from models.weights import load_strictly
 
 from ...evaluation.ranks import Ranks
 from ...world.scenes import load_world
 from ..loop import Run, Stateful
-from ..optimizers import adamw, muon_adamw
+from ..optimizers import adamw, muon_adamw, nadam
 from ..weights import MovingAverage, save_weights
 from .config import PRECISIONS, LoftUpConfig
 from .judge import BEST, Judge, RunOptions
@@ -28,30 +27,32 @@ from .norms import Norms
 from .pool import Pool, norms_generator, step_generator
 from .records import Best, Settings
 from .samples import Source
-from .stage import Stage, prepare
+from .stage import Stage
 from .stage1 import FirstStage
 from .stage2 import SecondStage
+from .students import NafStudent, build_student, network_of, start_naf_locally
 from .validation import Validator
 
 STAGES: dict[int, type[FirstStage] | type[SecondStage]] = {1: FirstStage, 2: SecondStage}
+OPTIMIZERS = {"adamw": adamw, "nadam": nadam, "muon": muon_adamw}
+EARLY_STEPS, EARLY_NORM = 10, 1e-4  # of the published scripts
 _START_IMAGES = 32
 
 
 def build_stage(config: LoftUpConfig, backbone: Backbone, init: Path | None) -> Stage:
-    """The stage with its LoftUp, on the backbone's device.
+    """The stage with its student, on the backbone's device.
 
     Raises:
         ValueError: settings that do not fit the backbone.
         models.weight_files.WeightsError: `init` does not fit.
     """
     torch.manual_seed(config.seed)
-    loftup = LoftUp(backbone.dim)
+    student = build_student(config, backbone.dim)
     if init is not None:
-        load_strictly(loftup, read_state_dict(init), init)
-    loftup.to(next(backbone.model.parameters()).device)
-    prepare(loftup, config)
+        load_strictly(network_of(student), read_state_dict(init), init)
+    student.to(next(backbone.model.parameters()).device)
     dtype = getattr(torch, PRECISIONS[config.precision])
-    return STAGES[config.stage](loftup, backbone, config, dtype)
+    return STAGES[config.stage](student, backbone, config, dtype)
 
 
 def train(
@@ -64,15 +65,15 @@ def train(
         ValueError: settings that do not go together, or other than those of the resumed run.
     """
     stage = build_stage(config, backbone, options.init)
-    loftup = stage.loftup
+    student = stage.student
     if config.local and options.init is None:
         _start_locally(stage, source)
-    optimizer = (muon_adamw if config.optimizer == "muon" else adamw)(loftup, config.lr)
-    average, norms, best = MovingAverage(loftup, config.average), Norms(loftup, config), Best()
+    optimizer = OPTIMIZERS[config.optimizer](student, config.lr)
+    average, norms, best = MovingAverage(student, config.average), Norms(student, config), Best()
     known = {"backbone": backbone.name, "weights": backbone.weights, "data": source.name}
     known |= {"init": str(options.init), "steps": options.steps, "processes": ranks.world}
     settings = Settings({**config.to_dict(), **known})
-    state: dict[str, Stateful] = {"settings": settings, "model": loftup, "optimizer": optimizer}
+    state: dict[str, Stateful] = {"settings": settings, "model": student, "optimizer": optimizer}
     state |= {"average": average, "norms": norms, "best": best}
     if isinstance(stage, SecondStage):
         state["teacher"] = stage.teacher
@@ -91,7 +92,7 @@ def train(
         validator = Validator(stage, source, load_world(), options.validate_images)
         judge = Judge(run, options, validator, average, norms, best)
 
-    module, learned = ranks.share(stage), [p for p in loftup.parameters() if p.requires_grad]
+    module, learned = ranks.share(stage), [p for p in student.parameters() if p.requires_grad]
     pool = Pool(source, stage, config, rank=ranks.rank, workers=options.workers)
     with pool:
         for step in run.steps():
@@ -103,11 +104,12 @@ def train(
             rate = run.rate(config.lr, config.schedule)
             terms = module(stage.batch(samples, examples, rng))
             loss = stage.loss(terms)
-            loftup.zero_grad()
+            student.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(learned, 1.0, error_if_nonfinite=True)
+            limit = EARLY_NORM if config.soft_start and step < EARLY_STEPS else 1.0
+            nn.utils.clip_grad_norm_(learned, limit, error_if_nonfinite=True)
             optimizer.step(rate)
-            average.update(loftup)
+            average.update(student)
             stage.after_step(step + 1)
             if judge:
                 values = {name: term.item() for name, term in {"loss": loss, **terms}.items()}
@@ -118,12 +120,15 @@ def train(
 
 
 def _start_locally(stage: Stage, source: Source) -> None:
-    """Set a new LoftUp's weights by hand, after some training images."""
+    """Set a new student's weights by hand, LoftUp's after some training images."""
     config, grid = stage.config, stage.config.side // stage.backbone.patch
+    if isinstance(stage.student, NafStudent):
+        start_naf_locally(stage.student.naf, grid)
+        return
     rng = norms_generator(config.seed, 0)
     images = [source.draw(rng, config.side).image for _ in range(_START_IMAGES)]
     images = [torch.from_numpy(image).permute(2, 0, 1) for image in images]
-    start_locally(stage.loftup, (grid, grid), images, config.frequencies, rng)
+    start_locally(stage.student, (grid, grid), images, config.frequencies, rng)
 
 
 def export_best(folder: Path, path: Path) -> None:

@@ -9,6 +9,7 @@ from models.loftup import inference as loftup_inference
 from models.loftup.guide import Window
 from models.loftup.inference import FoldedLoftUp
 from models.loftup.network import LoftUp, restore_text_space
+from models.loftup.tiles import split
 from models.windows import cosine_scores
 from tests.golden import max_error
 
@@ -142,7 +143,7 @@ def test_wrong_calls_are_refused(loftup, image):
 
 
 def test_tiles_cover_the_window_once():
-    tiles = list(loftup_inference._split(Window(3, 5, 30, 17), 8))
+    tiles = list(split(Window(3, 5, 30, 17), 8))
     covered = torch.zeros(40, 30)
     for top, left, height, width in tiles:
         assert height <= 8 and width <= 8

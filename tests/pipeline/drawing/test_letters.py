@@ -96,3 +96,9 @@ def test_what_no_font_has_is_said_once_by_script(installed, caplog):
     said = record.getMessage()
     assert "犬猫" in said and "(cjk, devanagari)" in said and "cat" not in said
     assert drawn("犬").any()  # a box
+
+
+def test_half_letters_are_not_said(caplog):
+    """Of a damaged file name: a log in UTF-8 could not be written."""
+    letters.say_missing_letters("b\udce9")
+    assert not caplog.records

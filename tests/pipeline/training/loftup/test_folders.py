@@ -10,9 +10,10 @@ from PIL import Image
 
 from pipeline.files.label_png import write_index_png
 from pipeline.files.rle import encode_rle
-from pipeline.training.loftup.folders import label_folder, sa1b_folder
+from pipeline.training.loftup.folders import label_folder, open_source, sa1b_folder
 from pipeline.training.loftup.sa1b import read_sa1b
-from pipeline.training.loftup.samples import central_view, random_view
+from pipeline.training.loftup.samples import Sample, central_view, random_view
+from pipeline.training.loftup.segments import SEGMENTERS
 
 H, W = 40, 56
 
@@ -40,11 +41,22 @@ def write_sa1b(folder: Path, name: str, annotations: object) -> Path:
     return path
 
 
-def test_the_smaller_mask_is_on_top(tmp_path):
+def test_overlapping_masks_keep_all_their_pixels(tmp_path):
     small, large = box(10, 10, 20, 20), box(5, 5, 30, 30)
     path = write_sa1b(tmp_path, "sa_1", [annotation(small), annotation(large)])
-    labels = read_sa1b(path, (H, W), lambda *_: pytest.fail("nothing is wrong here"))
-    np.testing.assert_array_equal(labels, np.where(small, 1, np.where(large, 0, -1)))
+    regions, members = read_sa1b(path, (H, W), lambda *_: pytest.fail("nothing is wrong here"))
+    inside = [np.isin(regions, np.flatnonzero(mask)) for mask in members]
+    np.testing.assert_array_equal(inside, [small, large])
+    assert (regions == -1).sum() == (~large).sum()
+
+
+def test_views_keep_overlapping_masks(tmp_path):
+    small, large, lost = box(10, 20, 20, 30), box(5, 15, 30, 40), box(0, 0, 3, 3)
+    masks = [annotation(mask) for mask in (lost, small, large)]
+    found = read_sa1b(write_sa1b(tmp_path, "sa_1", masks), (H, W), lambda *_: None)
+    view = central_view(Sample(np.zeros((H, W, 3), np.uint8), *found), H)  # columns 8 to 48
+    inside = [np.isin(view.masks, np.flatnonzero(mask)) for mask in view.members]
+    np.testing.assert_array_equal(inside, [small[:, 8:48], large[:, 8:48]])
 
 
 BAD = {
@@ -59,8 +71,9 @@ def test_bad_masks_are_named_and_the_good_one_stays(tmp_path):
     good = box(4, 4, 9, 9)
     path = write_sa1b(tmp_path, "sa_7", [*BAD.values(), annotation(good)])
     told = {}
-    labels = read_sa1b(path, (H, W), told.__setitem__)
-    np.testing.assert_array_equal(labels == 0, good)
+    regions, members = read_sa1b(path, (H, W), told.__setitem__)
+    np.testing.assert_array_equal(regions == 0, good)
+    assert members.tolist() == [[True]]
     assert list(told) == [f"sa_7.json, mask {i}" for i in range(len(BAD))]
     for why, reason in zip(BAD, told.values(), strict=True):
         assert why in reason
@@ -146,10 +159,11 @@ def test_views_keep_image_and_masks_together():
     masks = np.arange(H * W).reshape(H, W) % 3  # columns of three kinds
     masks[:] = masks[:1] // 1
     image = np.repeat((masks * 100).astype(np.uint8)[..., None], 3, 2)
-    view = central_view(image, masks, H)
+    sample = Sample(image, masks)
+    view = central_view(sample, H)
     np.testing.assert_array_equal(view.image[..., 0], view.masks * 100)
     np.testing.assert_array_equal(view.masks, masks[:, 8:48])
-    views = [random_view(image, masks, np.random.default_rng(7), 24) for _ in range(2)]
+    views = [random_view(sample, np.random.default_rng(7), 24) for _ in range(2)]
     np.testing.assert_array_equal(views[0].image, views[1].image)
     np.testing.assert_array_equal(views[0].masks, views[1].masks)
 
@@ -165,7 +179,7 @@ def test_labels_are_found_by_path(tmp_path):
     source = label_folder(images, labels, held_out=1)
     assert len(source._held_out + source._training) == 4
     for path in source._training:
-        np.testing.assert_array_equal(source._load(path)[1], values[path.parent.name])
+        np.testing.assert_array_equal(source._load(path).masks, values[path.parent.name])
 
     flat = tmp_path / "flat"  # nobody knows whose they are
     flat.mkdir()
@@ -183,3 +197,40 @@ def test_two_images_of_one_json_are_refused(tmp_path):
     write_image(tmp_path / "sa_1.png")
     with pytest.raises(ValueError, match=r"sa_1\.json would be of .*sa_1\.jpg and of .*sa_1\.png"):
         sa1b_folder(tmp_path, 1)
+
+
+def test_a_view_is_cut_no_smaller_than_it_becomes():
+    image = np.repeat(np.arange(W, dtype=np.uint8)[None].repeat(H, 0)[..., None], 3, 2)
+    sample = Sample(image, np.zeros((H, W), np.int64))
+    for seed in range(5):
+        view = random_view(sample, np.random.default_rng(seed), H)
+        steps = np.diff(view.image[0, :, 0].astype(int))
+        assert set(np.abs(steps)) == {1}  # neither enlarged nor shrunk
+
+
+def test_small_images_are_left_out(tmp_path):
+    for i in range(3):
+        write_sa1b(tmp_path, f"sa_{i}", [annotation(box(0, 0, H, W))])
+    assert sa1b_folder(tmp_path, 1, min_side=H).skipped == {}
+    with pytest.raises(ValueError, match=f"shorter side of {H} pixels, below --min-side {H + 1}"):
+        sa1b_folder(tmp_path, 1, min_side=H + 1)
+
+
+@pytest.mark.parametrize("method", SEGMENTERS)
+def test_segmented_photographs_need_no_masks(tmp_path, method):
+    parts = box(0, 0, H, 30)
+    for i in range(3):
+        values = np.where(parts[..., None], [220, 30, 10 * i], [20, 90, 200])
+        noise = np.random.default_rng(i).integers(0, 9, values.shape)
+        Image.fromarray((values + noise).astype(np.uint8)).save(tmp_path / f"{i}.png")
+    source = open_source(str(tmp_path), None, 1, segmenter=method)
+    assert source.name == f"{tmp_path} by {method}, 3 images, 1 held out"
+    sample = source._load(source._training[0])
+    for region in range(sample.masks.max() + 1):  # none lies on both sides
+        share = parts[sample.masks == region].mean()
+        assert min(share, 1 - share) < 0.1
+    (view,) = source.held_out(1, 32)
+    assert view.masks.min() == 0 and view.masks.max() >= 1
+    with pytest.raises(FileNotFoundError, match="no image in"):
+        (tmp_path / "none").mkdir()
+        open_source(str(tmp_path / "none"), None, 1, segmenter=method)

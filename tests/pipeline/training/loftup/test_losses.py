@@ -11,8 +11,8 @@ from pipeline.training.loftup.losses import (
     affinity,
     affinity_loss,
     anchor_loss,
-    cut_patches,
     mask_loss,
+    total_variation,
 )
 from pipeline.training.loftup.norms import batch_norms, freeze_norms, recalibrate
 from pipeline.training.loftup.targets import stage1_target
@@ -61,14 +61,31 @@ def test_norms_take_the_statistics_of_whole_images_and_stay(example, loftup):
 
 def test_anchor_compares_means_with_cells(example, loftup):
     normed = loftup.channelnorm(example.features[None]).detach()
-    cells = cut_patches(normed, [[(0, 0), (16, 32)]], side=16, patch=16)
-    torch.testing.assert_close(
-        cells[:, :, 0, 0], torch.stack([normed[0, :, 0, 0], normed[0, :, 1, 2]])
-    )
+    starts = [[(0, 0), (16, 32)]]
+    cells = torch.stack([normed[0, :, 0, 0], normed[0, :, 1, 2]])[..., None, None]
     noise = torch.randn(2, 8, 16, 16)
     noise -= noise.mean((2, 3), keepdim=True)
-    assert anchor_loss(cells + noise, cells) < 1e-10
-    assert anchor_loss(cells + noise + 0.5, cells).item() == pytest.approx(0.25, rel=1e-4)
+    assert anchor_loss(cells + noise, normed, starts, 16) < 1e-10
+    off = anchor_loss(cells + noise + 0.5, normed, starts, 16)
+    assert off.item() == pytest.approx(0.25, rel=1e-4)
+
+
+def test_anchor_counts_whole_patches_alone():
+    whole = torch.arange(8.0).view(1, 1, 2, 4)
+    image = whole.repeat_interleave(4, 2).repeat_interleave(4, 3)  # (1, 1, 8, 16)
+    for top, left in ((0, 3), (0, 4), (0, 8)):
+        window = image[:, :, top : top + 8, left : left + 8].clone()
+        assert anchor_loss(window, whole, [[(top, left)]], 4) == 0
+    window = image[:, :, :8, 3:11].clone()
+    window[..., 0] = window[..., 5:] = 99.0  # parts of patches
+    assert anchor_loss(window, whole, [[(0, 3)]], 4) == 0
+    window[0, 0, 0, 1] += 16  # 1 more in the mean of one of two patches
+    assert anchor_loss(window, whole, [[(0, 3)]], 4).item() == pytest.approx(0.5)
+
+
+def test_total_variation_by_hand():
+    maps = torch.tensor([[[[0.0, 1.0], [3.0, 3.0]]]])
+    assert total_variation(maps).item() == pytest.approx((9 + 4) / 2 + (1 + 0) / 2)
 
 
 def test_mask_loss_is_zero_at_the_target_alone(example, loftup):
@@ -100,4 +117,5 @@ def test_affinity_loss_by_hand_and_under_rotation():
     turned = torch.einsum("cd,ndhw->nchw", turn, output)
     pixels = torch.arange(16).expand(2, -1)
     assert affinity_loss(turned, output, pixels) < 1e-10  # why stage 2 needs the anchor
-    assert anchor_loss(turned, output) > 0.1
+    pooled = torch.nn.functional.avg_pool2d(output, 2)
+    assert anchor_loss(turned, pooled, [[(0, 0)], [(0, 0)]], 2) > 0.1

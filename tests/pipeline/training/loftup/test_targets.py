@@ -6,15 +6,14 @@ import torch
 from torch.nn import functional as F
 
 from pipeline.training.loftup import targets
-from pipeline.training.loftup.samples import Sample, compact, scene_masks
+from pipeline.training.loftup.masks import compact, draw_to_masks, drawing, refine, regions_of
+from pipeline.training.loftup.samples import Sample, scene_masks
 from pipeline.training.loftup.targets import (
     add_detail,
-    draw_to_masks,
     make_examples,
     mask_weights,
     patch_shares,
     reduction,
-    refine,
     stage1_target,
     upsample_window,
 )
@@ -81,12 +80,13 @@ def test_reduction_is_by_area():
 def test_pixels_are_drawn_to_their_mask_or_left():
     masks = torch.tensor([[0, 0], [1, -1]])
     pixels = torch.tensor([[[1.0, 3.0], [5.0, 7.0]]])
-    drawn = draw_to_masks(pixels, torch.tensor([[10.0], [20.0]]), masks, alpha=0.8)
+    means = torch.tensor([[10.0], [20.0]])
+    drawn = draw_to_masks(pixels, *drawing(means, masks, None, 0.8), masks)
     torch.testing.assert_close(drawn, torch.tensor([[[8.2, 8.6], [17.0, 7.0]]]))
-    refined = refine(pixels, masks, alpha=0.5)
+    refined = refine(pixels, masks, None, alpha=0.5)
     torch.testing.assert_close(refined, torch.tensor([[[1.5, 2.5], [5.0, 7.0]]]))
     none = torch.full((2, 2), -1)
-    torch.testing.assert_close(refine(pixels, none, alpha=0.5), pixels)
+    torch.testing.assert_close(refine(pixels, none, None, alpha=0.5), pixels)
 
 
 def test_target_of_stage_1(example, loftup):
@@ -133,3 +133,56 @@ def test_detail_of_masks_of_many_cells_counts_half(backbone, loftup, masks, monk
     alone = add_detail(example, large, backbone, loftup.channelnorm)
     torch.testing.assert_close(mixed.normed[1], (example.normed[1] + alone.normed[1]) / 2)
     torch.testing.assert_close(mixed.normed[2], alone.normed[2])
+
+
+def _discs() -> list[np.ndarray]:
+    """A disc in a disc, and one that shares a part of both."""
+    rows, columns = np.mgrid[:H, :W]
+    return [
+        np.hypot(rows - y, columns - x) < radius for y, x, radius in ((15, 20, 14), (15, 20, 6),
+                                                                      (12, 30, 9))
+    ]  # fmt: skip
+
+
+def test_regions_are_what_the_same_masks_cover():
+    masks = _discs()
+    regions, members = regions_of(masks, (H, W))
+    for mask, parts in zip(masks, members, strict=True):
+        np.testing.assert_array_equal(np.isin(regions, np.flatnonzero(parts)), mask)
+    assert len(np.unique(members, axis=1).T) == members.shape[1] == regions.max() + 1
+    hidden, _ = regions_of([masks[1], masks[0], masks[0]], (H, W))
+    np.testing.assert_array_equal(hidden == hidden[15, 20], masks[1])
+
+
+def test_overlapping_masks_average_all_their_own_pixels():
+    masks, alpha = _discs(), 0.8
+    regions, members = (torch.from_numpy(x) for x in regions_of(masks, (H, W)))
+    pixels = torch.randn(4, H, W)
+    expected = pixels.clone()
+    for mask in masks:  # Eq. 1, mask after mask
+        inside = torch.from_numpy(mask)
+        own = expected[:, inside]
+        expected[:, inside] = alpha * own.mean(1, keepdim=True) + (1 - alpha) * own
+    drawn = refine(pixels, regions, members, alpha)
+    torch.testing.assert_close(drawn, expected, atol=1e-5, rtol=1e-5)
+    # One mask per pixel, the smaller on top, is something else.
+    top = torch.full((H, W), -1)
+    for i, mask in enumerate(masks):
+        top[torch.from_numpy(mask)] = i
+    assert (refine(pixels, compact_tensor(top), None, alpha) - expected).norm() > 0.1
+
+
+def compact_tensor(labels: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(compact(labels.numpy(), -1))
+
+
+def test_target_of_overlapping_masks(backbone, loftup):
+    masks = _discs()
+    image = np.random.default_rng(0).integers(0, 255, (H, W, 3), np.uint8)
+    sample = Sample(image, *regions_of(masks, (H, W)))
+    (example,) = make_examples(backbone, loftup.channelnorm, [sample], purity=False)
+    normed = loftup.channelnorm(example.features[None])[0].detach()
+    bicubic = F.interpolate(normed[None], (H, W), mode="bicubic")[0]
+    expected = refine(bicubic, example.masks, example.members, 0.8)
+    target = stage1_target(example, normed, 0.8, (0, 8, 32))
+    torch.testing.assert_close(target, expected[:, :, 8:40], atol=1e-5, rtol=1e-5)

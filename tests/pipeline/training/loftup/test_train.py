@@ -12,6 +12,7 @@ from models.backbones.build import build_backbone
 from models.weight_files import read_state_dict
 from models.weights import load_loftup
 from pipeline.evaluation.ranks import Ranks
+from pipeline.training.loftup import judge
 from pipeline.training.loftup.config import LoftUpConfig, get_recipe
 from pipeline.training.loftup.pool import Pool, step_generator
 from pipeline.training.loftup.samples import RenderedScenes, Sample
@@ -39,7 +40,7 @@ class Squares:
 
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
-SMALL = {"side": 64, "batch": 3, "affinity_pixels": 64}
+SMALL = {"side": 64, "batch": 2, "affinity_pixels": 64}
 CONFIGS = {
     "paper 1": dataclasses.replace(get_recipe("paper", 1), **SMALL),
     "paper 2": dataclasses.replace(get_recipe("paper", 2), **SMALL, teacher_every=2),
@@ -53,9 +54,11 @@ CONFIGS = {
         window_side=16,
     ),
     "tiny 1, local": dataclasses.replace(
-        get_recipe("tiny", 1), **SMALL, mask=0.0, pool=4, window_side=16
+        get_recipe("tiny", 1), **SMALL, mask=0.0, pool=4, window_side=16, precision="fp32"
     ),
-    "tiny 2": dataclasses.replace(get_recipe("tiny", 2), **SMALL, teacher_every=2),
+    "tiny 2": dataclasses.replace(
+        get_recipe("tiny", 2), **SMALL, teacher_every=2, precision="fp32"
+    ),
 }
 
 
@@ -63,19 +66,21 @@ CONFIGS = {
 def test_resumed_is_uninterrupted(name, backbone, tmp_path, monkeypatch):
     config = CONFIGS[name]
     init = tmp_path / "init.pt"
-    torch.save(build_stage(config, backbone, None).loftup.state_dict(), init)
-    common = {"steps": 6, "init": init, "validate_every": 2, "validate_images": 2, "log_every": 1}
-    common["picture_every"] = 3
+    torch.save(build_stage(config, backbone, None).student.state_dict(), init)
+    if name != "paper 1":  # once is enough: curves take longer than the steps
+        monkeypatch.setattr(judge, "draw_curves", lambda folder: None)
+    common = {"steps": 4, "init": init, "validate_every": 2, "validate_images": 1, "log_every": 1}
+    common["picture_every"] = 2
     through, stopped = tmp_path / "through", tmp_path / "stopped"
     args = (backbone, Squares(), ALONE)
     train(config, RunOptions(output=through, **common), *args)
-    interrupt_after(3, monkeypatch)
+    interrupt_after(2, monkeypatch)
     train(config, RunOptions(output=stopped, **common), *args)
-    assert last(stopped)["step"] == 3
-    assert len(rows(stopped / "log.csv")) == 3
+    assert last(stopped)["step"] == 2
+    assert len(rows(stopped / "log.csv")) == 2
     # A killed run may have logged steps after its last checkpoint.
     with (stopped / "log.csv").open("a") as stream:
-        stream.write("3,1,0,0,0,0,0\n")
+        stream.write("2,1,0,0,0,0,0\n")
     with pytest.raises(FileExistsError, match="--resume"):
         train(config, RunOptions(output=stopped, **common), *args)
     train(config, RunOptions(output=stopped, resume=True, **common), *args)
@@ -84,11 +89,12 @@ def test_resumed_is_uninterrupted(name, backbone, tmp_path, monkeypatch):
     assert not different(through, stopped)
     for file in ("log.csv", "validation.csv"):
         assert rows(through / file) == rows(stopped / file)
-    assert [r["done"] for r in rows(through / "validation.csv")] == ["0", "2", "4", "6"]
+    assert [r["done"] for r in rows(through / "validation.csv")] == ["0", "2", "4"]
     best = [read_state_dict(f / "best.safetensors") for f in (through, stopped)]
     assert all(torch.equal(best[0][k], best[1][k]) for k in best[0])
-    picture = np.asarray(Image.open(through / "pictures" / "000003.png"))
-    assert picture.shape == (64, 320, 3) and (through / "curves.png").stat().st_size > 5000
+    picture = np.asarray(Image.open(through / "pictures" / "000002.png"))
+    assert picture.shape == (64, 320, 3)
+    assert name != "paper 1" or (through / "curves.png").stat().st_size > 5000
     assert all(np.isfinite([float(v) for v in r.values()]).all() for r in rows(through / "log.csv"))
 
 
@@ -103,7 +109,7 @@ def test_a_resumed_run_keeps_its_settings(backbone, tmp_path):
 
 def test_training_brings_the_output_to_the_target(backbone, tmp_path):
     config = dataclasses.replace(CONFIGS["paper 1"], lr=1e-2, batch=2)
-    options = RunOptions(output=tmp_path, steps=20, validate_every=0, validate_images=2)
+    options = RunOptions(output=tmp_path, steps=16, validate_every=0, validate_images=2)
     measures = train(config, options, backbone, Squares(), ALONE)
     first = float(rows(tmp_path / "validation.csv")[0]["cosine"])
     assert measures["cosine"] > max(0.5, first + 0.3)
@@ -130,7 +136,7 @@ def test_unused_frequencies_and_fixed_parts_stay(backbone, tmp_path):
     config = CONFIGS["tiny 1"]
     options = RunOptions(output=tmp_path, steps=2, validate_images=1)
     train(config, options, backbone, Squares(), ALONE)
-    start = build_stage(config, backbone, None).loftup.state_dict()
+    start = build_stage(config, backbone, None).student.state_dict()
     end = last(tmp_path)["model"]
     listened = end["upsampler.first_conv.1.weight"].abs().amax((0, 2, 3)) > 0
     waves = listened[:200].view(2, 20, 5)
@@ -160,8 +166,9 @@ def test_pool_gives_the_same_images_from_any_step_on(backbone):
     assert not torch.equal(other[0].image, all_steps[0][0])
 
 
-def test_teacher_target_is_where_its_crop_lies(backbone):
-    config = dataclasses.replace(CONFIGS["paper 2"], alpha=0.0, enlarge=(2.0, 2.0))
+@pytest.mark.parametrize(("corner", "step"), [(16, 8), (0, 16)])
+def test_teacher_target_is_where_its_crop_lies(backbone, corner, step):
+    config = dataclasses.replace(CONFIGS["paper 2"], alpha=0.0, enlarge=(2.0, 2.0), corner=corner)
     stage = build_stage(config, backbone, None)
     assert isinstance(stage, SecondStage) and stage.zoom == 2
 
@@ -180,7 +187,9 @@ def test_teacher_target_is_where_its_crop_lies(backbone):
     student = F.avg_pool2d(torch.from_numpy(samples[0].image).permute(2, 0, 1).float(), 2)
     for target, (top, left) in zip(batch.target, batch.starts[0], strict=True):
         torch.testing.assert_close(target, student[:, top : top + 32, left : left + 32])
-    assert {y % 16 for y, _ in batch.starts[0]} == {0}
+    assert {n % step for n in sum(batch.starts[0], ())} == {0}
+    places = stage._corners(32)
+    assert places == list(range(0, 33, step))
 
 
 def test_zooms_are_those_of_whole_cells(backbone):
@@ -195,7 +204,7 @@ def test_teacher_follows_slowly(backbone):
     name = "upsampler.final_conv.0.bias"
     with torch.no_grad():
         stage.teacher.state_dict()[name].fill_(1.0)
-        stage.loftup.state_dict()[name].fill_(5.0)
+        stage.student.state_dict()[name].fill_(5.0)
     stage.after_step(1)
     assert stage.teacher.state_dict()[name][0] == 1
     stage.after_step(2)
@@ -224,14 +233,14 @@ def test_words_measure_a_clip(tmp_path):
     assert batch.target.shape == (4, 128, 32, 32)
     assert stage(batch)["mask"] > 0
     validator = Validator(stage, source, world, 2)
-    measures = validator.measure(stage.loftup.eval())
+    measures = validator.measure(stage.student.eval())
     named = [name for way in WAYS for name in (way, f"{way}_edge")]
     assert list(measures) == ["cosine", "cosine_bicubic", *named]
     expected = (measures["restored"] + measures["restored_edge"]) / 2
     assert validator.score(measures) == expected
     folder = Validator(stage, Squares(), world, 2)  # scenes for the words, squares for the cosine
     assert len(folder.images) == 4
-    assert folder.measure(stage.loftup.eval())["bilinear"] == measures["bilinear"]
+    assert folder.measure(stage.student.eval())["bilinear"] == measures["bilinear"]
 
 
 def test_the_mask_term_needs_words(backbone):
@@ -253,7 +262,7 @@ def test_colours_are_principal_components():
     ("change", "message"),
     [
         ({"alpha": 1.5}, "alpha must be between 0 and 1, got 1.5"),
-        ({"optimizer": "sgd"}, "optimizer must be adamw or muon"),
+        ({"optimizer": "sgd"}, "optimizer must be adamw or nadam or muon"),
         ({"pool": 7}, "fresh must be"),
         ({"pool": 4}, "pool must be 0 or at least the batch"),
         ({"enlarge": (3.0, 2.0)}, "enlarge must be"),
@@ -263,5 +272,5 @@ def test_colours_are_principal_components():
 def test_settings_are_checked(change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(LoftUpConfig(), **change)
-    with pytest.raises(ValueError, match="valid: paper, tiny"):
+    with pytest.raises(ValueError, match="valid: paper, released, photographs"):
         get_recipe("fast", 1)
