@@ -21,6 +21,7 @@ from models.images import load_image
 from ..files.label_png import read_index_png
 from .base import GroundTruth
 from .coco_stuff_27 import COCO_STUFF_27
+from .lists import check_limit, check_size, picture_size
 
 logger = logging.getLogger(__name__)
 
@@ -87,11 +88,8 @@ class LabelFolder:
                 f"label map '{path}' has the value {values[wrong][0]}, expected "
                 f"0…{known.max()} or {IGNORE}"
             )
-        if values.shape != (size := self.load_image(image_id).shape[:2]):
-            raise ValueError(
-                f"label map '{path}' has {values.shape[0]}x{values.shape[1]} pixels, its picture "
-                f"{size[0]}x{size[1]}"
-            )
+        image = self.image_path(image_id)
+        check_size(path, values.shape, image, picture_size(image))
         return GroundTruth(labels.astype(np.uint8), None)
 
 
@@ -108,6 +106,7 @@ def open_folder(root: str | Path, split: str, limit: int | None) -> LabelFolder:
         ValueError: `limit` is not positive; two pictures share a label map; damaged label maps.
     """
     root = Path(root)
+    check_limit(limit)
     images, labels = root / "images", root / "labels"
     for folder in (images, labels):
         if not folder.is_dir():

@@ -62,7 +62,7 @@ def test_bad_folders(root, tmp_path):
     with pytest.raises(ValueError, match="at least 1 image"):
         open_dataset("folder", root, limit=0)
     write_pair(root, "odd/1", np.zeros((H, W)), size=(W, H))
-    with pytest.raises(ValueError, match="has 6x9 pixels, its picture 9x6"):
+    with pytest.raises(ValueError, match=r"is 6×9 pixels \(H×W\), but its image .* is 9×6"):
         open_dataset("folder", root, "odd").load_truth("odd/1")
     Image.new("RGB", (W, H)).save(root / "images" / "val" / "1.jpg")
     with pytest.raises(ValueError, match="rename one"):
