@@ -126,7 +126,7 @@ class DenseConfig(MethodSettings):
             "upsampled": upsampled_by(self.upsampler)[0],
             "text_space": preset.text_space,
             "loftup_share": preset.loftup_share,
-            "proxy": preset.proxies.get(self.attention, preset.proxies[""]),
+            "proxy": preset.proxy_of(self.attention),
             "map_correction": METHODS[self.attention].correction,
         }
         open_ = {name: value for name, value in settled.items() if getattr(self, name) is None}
@@ -137,6 +137,13 @@ class DenseConfig(MethodSettings):
         """The settings that an `EncodedImage` depends on."""
         method = tuple(self.method().items())
         return self.statistics, self.protocol, self.precision, method
+
+    @property
+    def region_finding(self) -> tuple[Any, ...]:
+        """The settings that an image's regions depend on; empty where there are none."""
+        source = tuple(self.region_source().items())
+        protocol = (self.protocol,) if self.regions == "proxy" else ()
+        return (*source, *protocol, self.precision) if source else ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types; an upsampler of one's own by its name and the digest of its source."""
