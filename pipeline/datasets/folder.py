@@ -106,7 +106,6 @@ def open_folder(root: str | Path, split: str, limit: int | None) -> LabelFolder:
         ValueError: `limit` is not positive; two pictures share a label map; damaged label maps.
     """
     root = Path(root)
-    check_limit(limit)
     images, labels = root / "images", root / "labels"
     for folder in (images, labels):
         if not folder.is_dir():
@@ -154,8 +153,7 @@ def _open(
     names: tuple[str, ...],
     codes: np.ndarray,
 ) -> LabelFolder:
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1 image, got {limit}; leave it out for all")
+    check_limit(limit)
     found: list[Path] = []
     for part in parts:
         if part != "all" and not (images / part).is_dir():
@@ -238,6 +236,11 @@ def _class_names(root: Path) -> tuple[str, ...]:
         names = tuple(name for line in lines if (name := line.strip()))
         if not names or len(set(names)) < len(names):
             raise ValueError(f"'{file}' must name the labels 0, 1, …, one a line, none twice")
+        if len(names) > IGNORE:
+            raise ValueError(
+                f"'{file}' names {len(names)} labels, expected at most {IGNORE}: label maps have 8 "
+                f"bits, and {IGNORE} is not scored"
+            )
         return names
     highest = 0
     for path in sorted((root / "labels").rglob("*.png")):
