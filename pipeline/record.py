@@ -23,7 +23,9 @@ ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = ("torch", "open_clip_torch", "sam2", "numpy")
 # Rooms of the pipeline that make no prediction; a new room counts until it is named here.
 _OTHER_ROOMS = ("app", "drawing", "exports", "training", "world")
-_OTHER_EVALUATION = ("report", "bootstrap", "arm_scores", "metrics", "object_metrics", "scores")
+_OTHER_EVALUATION = (
+    "report", "probe", "bootstrap", "arm_scores", "metrics", "object_metrics", "scores",
+)  # fmt: skip
 
 
 def made_with(

@@ -16,7 +16,7 @@ PROGRAMS = (
     "compare_loftup_results.py",
     *(
         f"benchmarks/{name}.py"
-        for name in ("voc", "segmentation", "speed", "pipeline_speed", "folder", "ceiling")
+        for name in ("voc", "segmentation", "speed", "pipeline_speed", "folder", "ceiling", "probe")
     ),
     *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "scripts").glob("[!_]*.py"))),
 )

@@ -92,6 +92,11 @@ DATASETS: dict[str, DatasetRow] = {
         reader="pipeline.datasets.folder:open_folder",
         split="val",
     ),
+    "coco_stuff_27": DatasetRow(
+        meaning="COCO-Stuff's 27 coarse classes, from its raw label maps",
+        reader="pipeline.datasets.folder:open_coco_stuff_27",
+        split="val",
+    ),
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ Shapes: H×W image pixels. Labels: 0…C-1, all of them classes, 255 void (not s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,23 +20,27 @@ from models.images import load_image
 
 from ..files.label_png import read_index_png
 from .base import GroundTruth
+from .coco_stuff_27 import COCO_STUFF_27
 
 logger = logging.getLogger(__name__)
 
 IGNORE = 255
+INVALID = -1  # of `LabelFolder.codes`: a value that no label map holds
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LabelFolder:
     """The images of one list; see `pipeline.datasets.base.Dataset`.
 
     Attributes:
         root: folder with images and labels.
         split: its list, as given.
-        files: id -> picture; an id is the picture's path below ROOT/images, without its ending.
+        files: id -> picture; an id is the picture's path below that of all, without its ending.
         listed: number of images in the list, before a limit.
         labels: names of the labels.
+        maps: folder of the label maps, ID.png each.
+        codes: (256,) int16, the label of each value in a label map, `IGNORE` or `INVALID`.
     """
 
     root: Path
@@ -44,6 +48,8 @@ class LabelFolder:
     files: dict[str, Path]
     listed: int
     labels: tuple[str, ...]
+    maps: Path
+    codes: np.ndarray
 
     ignore = IGNORE
     official_size = None
@@ -59,7 +65,7 @@ class LabelFolder:
 
     def label_paths(self, image_id: str) -> tuple[Path, ...]:
         """The file of `load_truth`."""
-        return (self.root / "labels" / f"{image_id}.png",)
+        return (self.maps / f"{image_id}.png",)
 
     def load_image(self, image_id: str) -> np.ndarray:
         """The picture, (H, W, 3) uint8 RGB; errors of `models.images.load_image`."""
@@ -69,23 +75,24 @@ class LabelFolder:
         """Labels (H, W) uint8, of the picture's size.
 
         Raises:
-            FileNotFoundError, ValueError: see `read_index_png`; other values than the labels' and
-                255; or another size than the picture's.
+            FileNotFoundError, ValueError: see `read_index_png`; values that mean no label; or
+                another size than the picture's.
         """
         (path,) = self.label_paths(image_id)
         values = read_index_png(path)
-        wrong = (values >= len(self.labels)) & (values != IGNORE)
-        if wrong.any():
+        labels = self.codes[values]
+        if (wrong := labels == INVALID).any():
+            known = np.flatnonzero(self.codes[:IGNORE] != INVALID)
             raise ValueError(
                 f"label map '{path}' has the value {values[wrong][0]}, expected "
-                f"0…{len(self.labels) - 1} or {IGNORE}"
+                f"0…{known.max()} or {IGNORE}"
             )
         if values.shape != (size := self.load_image(image_id).shape[:2]):
             raise ValueError(
                 f"label map '{path}' has {values.shape[0]}x{values.shape[1]} pixels, its picture "
                 f"{size[0]}x{size[1]}"
             )
-        return GroundTruth(values, None)
+        return GroundTruth(labels.astype(np.uint8), None)
 
 
 def open_folder(root: str | Path, split: str, limit: int | None) -> LabelFolder:
@@ -101,8 +108,6 @@ def open_folder(root: str | Path, split: str, limit: int | None) -> LabelFolder:
         ValueError: `limit` is not positive; two pictures share a label map; damaged label maps.
     """
     root = Path(root)
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1 image, got {limit}; leave it out for all")
     images, labels = root / "images", root / "labels"
     for folder in (images, labels):
         if not folder.is_dir():
@@ -110,21 +115,67 @@ def open_folder(root: str | Path, split: str, limit: int | None) -> LabelFolder:
                 f"folder '{folder}' not found: expected ROOT/images/SPLIT/NAME.jpg with "
                 "ROOT/labels/SPLIT/NAME.png"
             )
+    names = _class_names(root)
+    codes = np.full(256, INVALID, np.int16)
+    codes[: len(names)], codes[IGNORE] = range(len(names)), IGNORE
+    return _open(root, split, split.split("+"), images, labels, limit, names, codes)
+
+
+def open_coco_stuff_27(root: str | Path, split: str, limit: int | None) -> LabelFolder:
+    """COCO-Stuff by its 27 coarse classes, from the raw `stuffthingmaps`.
+
+    Args:
+        root: folder with images/val2017 (or val2017) and annotations/val2017 (or
+            stuffthingmaps/val2017).
+        split: "train" or "val", of 2017.
+        limit: take only the first; None takes all.
+
+    Raises:
+        FileNotFoundError, ValueError: see `open_folder`.
+    """
+    root = Path(root)
+    images = root / "images" if (root / "images").is_dir() else root
+    maps = root / "annotations"
+    maps = maps if maps.is_dir() else root / "stuffthingmaps"
+    codes = np.full(256, INVALID, np.int16)
+    for label, numbers in enumerate(COCO_STUFF_27.values()):
+        codes[list(numbers)] = label
+    codes[IGNORE] = IGNORE
+    names = tuple(COCO_STUFF_27)
+    return _open(root, split, [f"{split}2017"], images, maps, limit, names, codes)
+
+
+def _open(
+    root: Path,
+    split: str,
+    parts: Sequence[str],
+    images: Path,
+    maps: Path,
+    limit: int | None,
+    names: tuple[str, ...],
+    codes: np.ndarray,
+) -> LabelFolder:
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1 image, got {limit}; leave it out for all")
     found: list[Path] = []
-    for part in split.split("+"):
+    for part in parts:
         if part != "all" and not (images / part).is_dir():
-            names = ", ".join(sorted(p.name for p in images.iterdir() if p.is_dir())) or "none"
-            raise FileNotFoundError(f"no split {part!r} in '{images}'; there: {names}, all")
-        found += images_with_labels(images, labels, "" if part == "all" else part)
+            there = sorted(path.name for path in images.glob("*/")) or ["none"]
+            raise FileNotFoundError(
+                f"no split {part!r} in '{images}'; there: {', '.join(there)}, all"
+            )
+        found += images_with_labels(images, maps, "" if part == "all" else part)
     files = {image.relative_to(images).with_suffix("").as_posix(): image for image in found}
     if not files:
-        raise FileNotFoundError(f"no picture of {split!r} in '{images}' has a PNG in '{labels}'")
+        raise FileNotFoundError(f"no picture of {split!r} in '{images}' has a PNG in '{maps}'")
     return LabelFolder(
         root=root,
         split=split,
         files=dict(list(files.items())[:limit]),
         listed=len(files),
-        labels=_class_names(root),
+        labels=names,
+        maps=maps,
+        codes=codes,
     )
 
 

@@ -182,6 +182,11 @@ def _value(text: str, setting: dataclasses.Field, value: str) -> Any:
         if value.lower() not in choices:
             raise ValueError(f"arm {text!r}: {setting.name} is on or off, got {value!r}")
         return choices[value.lower()]
+    if own := setting.metadata.get("kind"):
+        try:
+            return own(value)
+        except ValueError as error:
+            raise ValueError(f"arm {text!r}: {setting.name} {error}") from error
     kind = float if "float" in str(setting.type) else int if setting.type == "int" else str
     try:
         return kind(value)

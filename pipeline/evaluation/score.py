@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from models.protocols import PROTOCOLS, Protocol, get_protocol
+from models.protocols import PROTOCOLS, Protocol, get_protocol, listed
 
 from ..datasets.base import Dataset
 from .arm_scores import METRICS, ArmScores, rounded
@@ -159,7 +159,7 @@ def scoring_protocol(protocol: str | Protocol, labels: Sequence[str]) -> Protoco
     """
     found = get_protocol(protocol) if isinstance(protocol, str) else protocol
     if not found.class_names or not set(found.class_names) <= set(labels):
-        fitting = ", ".join(
+        fitting = listed(
             name for name, p in PROTOCOLS.items() if p.class_names and {*p.class_names} <= {*labels}
         )
         raise ValueError(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.protocols import PROTOCOLS, Protocol
+from models.protocols import PROTOCOLS, Protocol, listed
 from models.sclip_segmentor import SCLIPSegmentor
 from pipeline.datasets.voc import IGNORE, LABELS, VocDataset
 from pipeline.evaluate import evaluate_on_pascal_voc
@@ -169,13 +169,15 @@ def test_nothing_can_be_read(dataset, folder):
 def test_protocols():
     assert scoring_protocol("sclip-voc21", LABELS) is PROTOCOLS["sclip-voc21"]
     assert scoring_protocol(RANDOM_PROTOCOL, LABELS) is RANDOM_PROTOCOL
-    fitting = [name for name, protocol in PROTOCOLS.items() if protocol.class_names]
+    named = {name: set(protocol.class_names) for name, protocol in PROTOCOLS.items()}
+    fitting = [name for name, classes in named.items() if classes and classes <= set(LABELS)]
+    assert "sclip-voc21" in fitting and "sclip-ade20k" not in fitting
     for protocol, name in (("open", "open"), (Protocol(name="mine", logit_scale=1), "mine")):
         with pytest.raises(ValueError) as caught:
             scoring_protocol(protocol, LABELS)
         expected = (
             f"protocol {name!r} does not name the classes of this data set; valid: "
-            f"{', '.join(fitting)}"
+            f"{listed(fitting)}"
         )
         assert str(caught.value) == expected
     with pytest.raises(ValueError, match="unknown protocol 'voc22'; valid: sclip-voc21"):

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from pipeline.datasets import open_dataset
+from pipeline.datasets.coco_stuff_27 import COCO_STUFF_27
 from pipeline.files.label_png import write_index_png
 
 H, W = 6, 9
@@ -69,3 +70,19 @@ def test_bad_folders(root, tmp_path):
     (root / "images" / "bare").mkdir()
     with pytest.raises(FileNotFoundError, match="no picture of 'bare'"):
         open_dataset("folder", root, "bare")
+
+
+def test_coco_stuff_27(tmp_path):
+    values = np.full((H, W), 255)
+    values[0, :6] = 0, 2, 90, 91, 148, 181  # person, car, (no image has it), banner, road, wood
+    for name in ("val2017/000000000139", "train2017/000000000009"):
+        write_pair(tmp_path, name, values)
+    (tmp_path / "labels").rename(tmp_path / "annotations")
+    found = open_dataset("coco_stuff_27", tmp_path)
+    assert found.ids == ("val2017/000000000139",) and len(found.labels) == 27
+    labels = found.load_truth(*found.ids).labels
+    names = [found.labels[label] for label in labels[0, :6]]
+    assert names == ["person", "vehicle", "indoor", "textile", "ground", "solid"]
+    assert (labels[1:] == found.ignore).all()
+    numbers = sorted(n for group in COCO_STUFF_27.values() for n in group)
+    assert numbers == list(range(182))

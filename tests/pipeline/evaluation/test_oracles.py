@@ -41,7 +41,8 @@ def clicks(sam: FakeSam) -> list[tuple[int, int]]:
     (call,) = sam.calls
     assert call["points"].shape[1] == 1 and (call["labels"] == 1).all()
     assert call["boxes"] is None and call["mask_logits"] is None  # the point alone
-    return [(int(x - 0.5), int(y - 0.5)) for x, y in call["points"][:, 0]]
+    pixels = call["points"][:, 0] - sam.middles(np.zeros(2))
+    return [(round(x), round(y)) for x, y in pixels.tolist()]
 
 
 def test_a_click_inside_every_true_object(truth):
