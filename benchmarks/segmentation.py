@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,10 @@ if not __package__:  # run as a file: Python looks for packages beside it
     sys.path.insert(0, str(ROOT))
 
 from models import published
+from models.dense import DenseConfig
+from models.presets import get_preset
 from models.protocols import PROTOCOLS, get_protocol, listed
+from pipeline.app.ignored import refuse_proxy_weights
 from pipeline.app.options import (
     Parser,
     add_config_options,
@@ -159,6 +162,7 @@ def _run_one(args: argparse.Namespace) -> int:
     if not (args.protocol or row.protocol):
         raise ValueError(f"{args.dataset} needs --protocol: nothing else says its words")
     arms = parse_arms(args.arms or ARMS)
+    weights = _weights(args, arms)
     names = [arm.name for arm in arms]
     baseline = args.baseline or ("bilinear" if "bilinear" in names else names[0])
     if baseline not in names:
@@ -173,7 +177,7 @@ def _run_one(args: argparse.Namespace) -> int:
         output = args.output or _output(args, f"{protocol.name}_{Path(split).stem}")
         failed = []
         if not args.score_only:
-            networks = _networks(args, arms, ranks)
+            networks = _networks(args, weights, ranks)
             runner = ArmRunner(
                 Dense(networks), protocol, dataset.labels, ignore=dataset.ignore, config=config
             )
@@ -201,7 +205,7 @@ def _run_one(args: argparse.Namespace) -> int:
 
 
 def _run_suite(args: argparse.Namespace) -> int:
-    from pipeline.evaluation.arms import parse_arms
+    from pipeline.evaluation.arms import parse_arm
     from pipeline.evaluation.ranks import join_ranks
     from pipeline.evaluation.report.suite_table import write_table
     from pipeline.evaluation.suite import plan, run_suite
@@ -210,7 +214,8 @@ def _run_suite(args: argparse.Namespace) -> int:
     jobs = plan(
         args.methods or list(published.METHODS), args.datasets or list(published.NAMES), upsamplers
     )
-    arms = parse_arms(upsamplers)
+    arms = [parse_arm(arm) for job in jobs for arm in job.arms.values()]
+    weights = _weights(args, arms)
     is_rendered = args.root is None
     if not is_rendered and not args.root.is_dir():
         raise FileNotFoundError(f"folder of data sets not found: '{args.root}'; check the path")
@@ -229,7 +234,7 @@ def _run_suite(args: argparse.Namespace) -> int:
         cells = run_suite(
             jobs,
             open_data,
-            _networks(args, arms, ranks),
+            _networks(args, weights, ranks),
             ranks,
             output,
             config=config_from_args(args),
@@ -271,14 +276,23 @@ def _settings(args: argparse.Namespace, dataset: str, root: Path, split: str) ->
     return {"dataset": dataset, "root": str(root), "split": split, "limit": args.limit}
 
 
-def _networks(args: argparse.Namespace, arms: Sequence[Arm], ranks: Ranks) -> Networks:
+def _weights(args: argparse.Namespace, arms: Sequence[Arm]) -> dict[str, str | None]:
+    """Of upsamplers and second networks, as the options say; ValueError where no arm uses them."""
+    preset = get_preset(args.preset)
+    changes = [arm.dense_changes for arm in arms if not arm.oracle]
+    refuse_proxy_weights(args, (DenseConfig(**each).resolved(preset) for each in changes))
+    return given_weights(args, {str(each.get("upsampler")) for each in changes})
+
+
+def _networks(
+    args: argparse.Namespace, weights: Mapping[str, str | None], ranks: Ranks
+) -> Networks:
     from models.networks import Networks
 
-    used = {str(arm.changes.get("upsampler")) for arm in arms}
     return Networks(
         args.preset,
         ranks.device,
-        weights=given_weights(args, used),
+        weights=weights,
         model_cfg=args.model_cfg,
         checkpoint=args.checkpoint,
     )

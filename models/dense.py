@@ -1,4 +1,4 @@
-"""The dense step: an image and words in, a dense class map out. Its settings, and what they do.
+"""The dense step: an image and words in, a dense class map out. Settings: `models.dense_config`.
 
 Sliding windows of CLIP features, cosines with the text vectors, upsampling, class probabilities.
 Nothing heavy is imported before a step runs, so programs can list the settings at once.
@@ -10,26 +10,16 @@ h' w' pixels of the resized image.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .dense_methods import METHODS, get_method
-from .dense_methods.settings import MethodSettings
-from .protocols import Protocol, get_protocol
-from .settings import check_settings, setting
-from .upsamplers.registry import (
-    TEXT_SPACES,
-    UPSAMPLED,
-    UPSAMPLERS,
-    as_upsampler,
-    check_upsampled,
-    get_row,
-    upsampled_by,
-    upsampler_name,
-)
+from .dense_config import DEFAULT_UPSAMPLER as DEFAULT_UPSAMPLER  # users take these from here
+from .dense_config import DENSE_FIELDS as DENSE_FIELDS
+from .dense_config import DenseConfig
+from .protocols import Protocol
+from .upsamplers.registry import UPSAMPLERS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,117 +29,14 @@ if TYPE_CHECKING:
     from .backbones.base import Backbone
     from .images import ImageSource
     from .networks import Networks
-    from .presets import Preset
     from .upsamplers.base import Upsampler
     from .vocabulary import Vocabulary
     from .windows import Scorer, WindowFeatures
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_UPSAMPLER = "bilinear"
-C = TypeVar("C", bound="DenseConfig")
 D = TypeVar("D", bound="Dense")
 PAMR_STEPS, PAMR_DILATIONS = 10, (8, 16)  # SCLIP's and NACLIP's setting
-
-
-@dataclass(frozen=True, kw_only=True)
-class DenseConfig(MethodSettings):
-    """Every setting that changes a dense map. `resolved` settles those that are None.
-
-    Raises:
-        ValueError: on construction, naming the field, its value and what is valid.
-    """
-
-    protocol: str | Protocol | None = setting(None, whose="the preset's")
-    statistics: str = setting(
-        "clip",
-        "of colours, CLIP's images are normalised with: its own (clip), or those that LoftUp's "
-        "published weights saw (imagenet)",
-        choices=("clip", "imagenet"),
-    )
-    # A name of UPSAMPLERS, or one's own, see `models.upsamplers`.
-    upsampler: str | Upsampler | Callable = DEFAULT_UPSAMPLER
-    upsampled: str | None = setting(
-        None,
-        f"what is upsampled: {', '.join(UPSAMPLED)}",
-        choices=UPSAMPLED,
-        whose="the upsampler's",
-    )
-    text_space: str | None = setting(
-        None,
-        f"how LoftUp's output meets the words: {', '.join(TEXT_SPACES)}",
-        choices=TEXT_SPACES,
-        whose="the preset's",
-    )
-    loftup_share: float | None = setting(
-        None,
-        "weight of LoftUp's scores against bilinear ones, 1 is LoftUp alone",
-        least=0,
-        greatest=1,
-        whose="the preset's",
-    )
-    whole_image: bool = setting(
-        False, "upsample the whole image at once instead of window by window"
-    )
-    use_pamr: bool = setting(False, "refine the scores with PAMR")
-    use_sam: bool = setting(False)  # SAM 2's automatic masks vote on the label map
-    precision: str = setting(
-        "float32",
-        "of the networks' products: float32, or bfloat16 where the device gains by it",
-        choices=("float32", "bfloat16"),
-    )
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.upsampler, str):
-            object.__setattr__(self, "upsampler", as_upsampler(self.upsampler))
-        else:
-            get_row(self.upsampler)
-        if isinstance(self.protocol, str):
-            object.__setattr__(self, "protocol", get_protocol(self.protocol))
-        get_method(self.attention)
-        get_row(self.proxy_upsampler)
-        check_settings(self)
-        check_upsampled(self.upsampler, self.upsampled)
-
-    def changed(self: C, **changes: Any) -> C:
-        """Other settings, checked; another upsampler or method has what suits it."""
-        if "upsampler" in changes:
-            changes = {"upsampled": None} | changes
-        if "attention" in changes:
-            changes = {"proxy": None, "map_correction": None} | changes
-        return dataclasses.replace(self, **changes)
-
-    def resolved(self: C, preset: Preset) -> C:
-        """No setting is None: what the preset and the upsampler say where the user does not."""
-        settled = {
-            "protocol": preset.protocol,
-            "upsampled": upsampled_by(self.upsampler)[0],
-            "text_space": preset.text_space,
-            "loftup_share": preset.loftup_share,
-            "proxy": preset.proxies.get(self.attention, preset.proxies[""]),
-            "map_correction": METHODS[self.attention].correction,
-        }
-        open_ = {name: value for name, value in settled.items() if getattr(self, name) is None}
-        return dataclasses.replace(self, **open_)
-
-    @property
-    def encoding(self) -> tuple[Any, ...]:
-        """The settings that an `EncodedImage` depends on."""
-        method = tuple(self.method().items())
-        return self.statistics, self.protocol, self.precision, method
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON types; an upsampler of one's own by its name and the digest of its source."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        if isinstance(self.protocol, Protocol):
-            values["protocol"] = dataclasses.asdict(self.protocol)
-        values["upsampler"] = upsampler_name(self.upsampler)
-        if code := getattr(self.upsampler, "code", None):  # of one's own, as it is wrapped here
-            values["upsampler_code"] = code
-        return values
-
-
-DENSE_FIELDS = tuple(f.name for f in dataclasses.fields(DenseConfig))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ from .upsamplers.registry import UPSAMPLERS, Weights, check_width, load_network,
 from .weights import load_clip, load_sam2
 
 if TYPE_CHECKING:
-    from .dense import DenseConfig
+    from .dense_config import DenseConfig
 
 
 class Networks:

@@ -90,6 +90,10 @@ class Preset:
     proxies: Mapping[str, str] = field(default_factory=lambda: {"": "dino_vitb8"})
     knows: str = ""  # the only pictures that its results mean something for; "" is any
 
+    def proxy_of(self, method: str) -> str:
+        """The second network of a dense method."""
+        return self.proxies.get(method, self.proxies[""])
+
 
 def _hub_loftup(name: str, features: str, dim: int, patch: int) -> LoftUpPreset:
     source = Source(repo_id=f"haiwen/{name}", filenames=("pytorch_model.bin",))

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from .windows import pad_to_multiple, resize_for_protocol
 
 if TYPE_CHECKING:
-    from .dense import DenseConfig
+    from .dense_config import DenseConfig
     from .networks import Networks
 
 NO_REGION = -1

@@ -80,7 +80,10 @@ def pad_to_multiple(image: Tensor, patch: tuple[int, int]) -> Tensor:
     """Repeat the last row and column until H and W of (B, 3, H, W) are multiples of the patch.
 
     Padding is at the bottom and right only, so pixel coordinates stay, and [:H, :W] undoes it.
-    Repeating makes no edge at the image border, as a constant would.
+    Repeating makes no edge at the image border, as a constant would. ProxyCLIP and CorrCLIP centre
+    windows in zeros up to multiples of 56 instead. Under their protocols the windows are such
+    multiples already, unless a side is shorter than the window: where the long side's limit leaves
+    less than the short side (images longer than about 6:1). There the two ways differ.
     """
     height, width = image.shape[2:]
     return F.pad(image, (0, -width % patch[1], 0, -height % patch[0]), mode="replicate")

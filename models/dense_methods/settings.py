@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SAM2 = "sam2"
 REGIONS = (SAM2, "proxy")  # whence regions are
-_PROXY = ("proxy", "proxy_upsampler", "proxy_scale")
+_PROXY = ("proxy", "proxy_scale", "proxy_upsampler")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,20 +78,26 @@ class MethodSettings:
         """The settings that decide the features, by name; a method's own begin with its name."""
         row, own = METHODS[self.attention], f"{self.attention}_"
         names = [f.name for f in dataclasses.fields(MethodSettings) if f.name.startswith(own)]
-        found = self._named("attention", *names, *(_PROXY if row.proxy else ()))
+        names = [name for name in names if name not in _PROXY]  # the method "proxy" has no others
+        found = self._named("attention", *names, *(self._proxy_names if row.proxy else ()))
         return found | (self.region_source() if row.regions else {})
 
     def region_source(self) -> dict[str, Any]:
         """The settings that decide the regions; none where there are no regions."""
         if not self.uses_regions:
             return {}
-        by_proxy = ("region_similarity", *_PROXY) if self.regions == "proxy" else ()
+        by_proxy = ("region_similarity", *self._proxy_names) if self.regions == "proxy" else ()
         return self._named("regions", *by_proxy)
 
     def unused(self) -> set[str]:
         """The names of those that say nothing beside the others."""
         used = {"map_correction", *self.method(), *self.region_source()}
         return {f.name for f in dataclasses.fields(MethodSettings)} - used
+
+    @property
+    def _proxy_names(self) -> tuple[str, ...]:
+        """The settings that decide the second network's features."""
+        return _PROXY if self.proxy_scale > 1 else _PROXY[:2]
 
     def _named(self, *names: str) -> dict[str, Any]:
         return {name: getattr(self, name) for name in names}

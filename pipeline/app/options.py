@@ -130,10 +130,11 @@ def add_weights_options(parser: argparse.ArgumentParser) -> None:
 
 
 def given_weights(args: argparse.Namespace, used: Collection[str]) -> dict[str, str | None]:
-    """Upsampler → its weights, as the --NAME-model options say.
+    """Upsampler → its weights, as the --NAME-model options say; also those of a second network.
 
     Raises:
-        ValueError: weights of an upsampler that is none of `used`.
+        ValueError: weights of an upsampler that is none of `used`. Those of second networks are
+            checked by `refuse_ignored`, or `refuse_proxy_weights`.
     """
     weights = {
         name: getattr(args, f"{name}_model") for name, row in UPSAMPLERS.items() if row.network

@@ -21,6 +21,7 @@ from models.images import load_image
 from ..files.label_png import read_index_png
 from .base import GroundTruth
 from .coco_stuff_27 import COCO_STUFF_27
+from .lists import check_limit, check_size, picture_size
 
 logger = logging.getLogger(__name__)
 
@@ -87,11 +88,8 @@ class LabelFolder:
                 f"label map '{path}' has the value {values[wrong][0]}, expected "
                 f"0…{known.max()} or {IGNORE}"
             )
-        if values.shape != (size := self.load_image(image_id).shape[:2]):
-            raise ValueError(
-                f"label map '{path}' has {values.shape[0]}x{values.shape[1]} pixels, its picture "
-                f"{size[0]}x{size[1]}"
-            )
+        image = self.image_path(image_id)
+        check_size(path, values.shape, image, picture_size(image))
         return GroundTruth(labels.astype(np.uint8), None)
 
 
@@ -155,8 +153,7 @@ def _open(
     names: tuple[str, ...],
     codes: np.ndarray,
 ) -> LabelFolder:
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1 image, got {limit}; leave it out for all")
+    check_limit(limit)
     found: list[Path] = []
     for part in parts:
         if part != "all" and not (images / part).is_dir():
@@ -239,6 +236,11 @@ def _class_names(root: Path) -> tuple[str, ...]:
         names = tuple(name for line in lines if (name := line.strip()))
         if not names or len(set(names)) < len(names):
             raise ValueError(f"'{file}' must name the labels 0, 1, …, one a line, none twice")
+        if len(names) > IGNORE:
+            raise ValueError(
+                f"'{file}' names {len(names)} labels, expected at most {IGNORE}: label maps have 8 "
+                f"bits, and {IGNORE} is not scored"
+            )
         return names
     highest = 0
     for path in sorted((root / "labels").rglob("*.png")):

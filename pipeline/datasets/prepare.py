@@ -87,11 +87,12 @@ def _convert(layout: Layout, root: Path, split: str, check: Check, *, write: boo
     """Raw label maps to prepared ones, which are compared where they are there already."""
     numbers = numbers_of(layout.places[0].codes)
     for place in layout.places:
-        pattern = place.label.format(split=split, id="*", group="*")
-        if not place.prepared or next(root.glob(pattern), None) is None:
+        ids = place.ids(root, split) if place.prepared else []
+        # The pictures may lie elsewhere, and a folder hold prepared label maps alone.
+        if not any(place.path(place.label, root, split, name).is_file() for name in ids):
             continue
         written, same, failures = 0, 0, []
-        for image_id in tqdm(place.ids(root, split), desc="converting", disable=None):
+        for image_id in tqdm(ids, desc="converting", unit="image", disable=None):
             source = place.path(place.label, root, split, image_id)
             target = place.path(place.prepared, root, split, image_id)
             try:
@@ -107,7 +108,8 @@ def _convert(layout: Layout, root: Path, split: str, check: Check, *, write: boo
                 written += 1
         if written or same:
             prepared = place.prepared.format(split=split, id="*", group="*")
-            check.notes.append(f"{prepared}: {written} written, {same} agree with {pattern}")
+            raw = place.label.format(split=split, id="*", group="*")
+            check.notes.append(f"{prepared}: {written} written, {same} agree with {raw}")
         _list_problems(check, failures, "raw label maps cannot be converted")
         return  # the other places are the same files beside other pictures
 

@@ -204,9 +204,14 @@ def _check(text: str, base: str, changes: dict[str, Any], words: Sequence[str]) 
     if "text_space" in changes and changes["upsampler"] != "loftup":
         raise ValueError(f"arm {text!r}: +{changes['text_space']} is for loftup and mean only")
     try:
-        PipelineConfig(**changes)
+        unused = PipelineConfig(**changes).unused() & changes.keys()
     except ValueError as error:
         raise ValueError(f"arm {text!r}: {error}") from error
+    if unused:
+        raise ValueError(
+            f"arm {text!r}: the dense method does not use {', '.join(sorted(unused))}; add one "
+            "that does, such as +proxy or +corr, or leave it out"
+        )
 
 
 def _check_own(name: str) -> None:

@@ -207,7 +207,7 @@ class _Image:
 
     def _regions(self, dense: Dense) -> tuple[np.ndarray | None, float]:
         """Regions and the seconds they take, once per way to them; None where they aren't used."""
-        key = tuple(dense.config.region_source().items())
+        key = dense.config.region_finding
         if key and key not in self._found_regions:
             start = clock(dense.device)
             regions = dense.regions(self.image)

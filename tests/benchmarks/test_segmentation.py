@@ -129,6 +129,18 @@ def test_plan():
         (["--suite", "published", "--datasets", "ade"], "unknown data set 'ade'"),
         (["--dataset", "ade20k", "--root", "nowhere"], "folder of ADE20K-150 not found"),
         (["--dataset", "ade20k", "--scenes", "0"], "--scenes must be at least 1, got 0"),
+        (
+            ["--dataset", "ade20k", "--arms", "bilinear", "bilinear+proxy", "--proxy-model", "x"],
+            "--proxy-model needs a second network other than sam2",
+        ),  # the tiny models' is
+        (
+            ["--suite", "published", "--methods", "naclip", "--proxy-upsampler-model", "x"],
+            "--proxy-upsampler-model needs a second network",
+        ),
+        (
+            ["--dataset", "ade20k", "--arms", "bilinear+proxy_scale=8"],
+            "the dense method does not use proxy_scale",
+        ),
         (["--dataset", "ade20k", "--protocol", "sclop"], "unknown protocol 'sclop'"),
     ],
 )

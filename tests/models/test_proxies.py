@@ -128,6 +128,15 @@ def test_what_the_settings_use(networks):
     assert config.encoding == config.changed(map_correction=True).encoding
     assert corr.encoding != corr.changed(corr_merge=0.5).encoding
     assert corr.changed(attention="csa").resolved(networks.preset) == config
+    proxy = config.changed(attention="proxy").resolved(networks.preset)
+    other = proxy.changed(proxy_upsampler="jbu")
+    assert proxy.encoding == other.encoding and "proxy_upsampler" in other.unused()
+    assert proxy.changed(proxy_scale=2).encoding != other.changed(proxy_scale=2).encoding
+    assert config.region_finding == () == proxy.region_finding
+    assert corr.region_finding != corr.changed(precision="bfloat16").region_finding
+    assert corr.region_finding == corr.changed(protocol="open", corr_merge=0).region_finding
+    by_proxy = corr.changed(regions="proxy")  # which sees the image at the protocol's size
+    assert by_proxy.region_finding != by_proxy.changed(protocol="sclip-cityscapes").region_finding
     with_tiny = config.changed(attention="proxy", proxy="tiny")
     assert networks.fingerprints(with_tiny).keys() == {"clip", "tiny"}
 

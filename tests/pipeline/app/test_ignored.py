@@ -14,6 +14,7 @@ from pipeline.app.options import Parser, read_vocabulary
 ALWAYS = {
     *"help version verbose image vocabulary background not_words preset checkpoint".split(),
     *"model_cfg device output save_json tags points".split(),
+    *"statistics map_correction".split(),
     *"attention upsampled whole_image use_pamr precision min_region_size strategy".split(),
     *"negative_points prompt_box prompt_mask min_score min_agreement iou_threshold".split(),
 }
@@ -44,6 +45,16 @@ USELESS = [
     (one, "--loftup-share 0.5 --upsampler jbu", "--loftup-share needs --use-loftup"),
     (one, "--text-space restored", "--text-space needs --use-loftup"),
     (one, "--points-per-region 3", "--points-per-region needs --strategy multi"),  # the default
+    (one, "--proxy-model x.pth", "--proxy-model needs a second network other than sam2"),
+    (one, "--method proxy --proxy-model x.pth", "needs a second network other"),  # tiny's is sam2
+    (one, "--method naclip --proxy dino_vitb8", "--proxy needs a second network: --attention"),
+    (one, "--proxy-scale 8", "--proxy-scale needs a second network"),
+    (one, "--method proxy --proxy-upsampler jbu", "needs a second network and --proxy-scale above"),
+    (one, "--method proxy --proxy-scale 2 --proxy-upsampler-model x", "and a trained upsampler of"),
+    (one, "--method proxy --corr-merge 0", "--corr-merge needs --attention corr"),
+    (one, "--regions proxy", "--regions needs --attention corr or --map-correction"),
+    (one, "--method corr --region-similarity 0.5", "--region-similarity needs --regions proxy"),
+    (two, "--no-corr-scope", "--corr-scope needs --attention corr"),
     (one, "--overwrite", "--overwrite needs several images, or a folder"),
     (two, "--upsamplers jbu none --loftup-share 1", "--loftup-share needs loftup among --upsam"),
     (two, "--upsamplers jbu none --text-space restored", "needs loftup among --upsamplers"),
@@ -66,6 +77,11 @@ def test_what_would_be_ignored_is_refused(program, line, message, capsys):
         (one, "--strategy multi --points-per-region 2"),
         (one, "--overwrite --image photos more"),
         (two, "--loftup-share 0.5 --text-space restored"),
+        (one, "--method proxy --proxy dino_vitb8 --proxy-model x.pth"),
+        (one, "--preset vit-b16 --method proxy --proxy-model x.pth"),
+        (two, "--method corr --proxy-scale 2 --proxy-upsampler loftup --proxy-upsampler-model x"),
+        (one, "--map-correction --regions proxy --region-similarity 0.5 --proxy sam2"),
+        (one, "--method corr --no-corr-scope --corr-merge 0 --corr-spatial 0 --regions sam2"),
     ],
 )
 def test_what_is_used_is_taken(program, line):

@@ -62,7 +62,7 @@ def test_bad_folders(root, tmp_path):
     with pytest.raises(ValueError, match="at least 1 image"):
         open_dataset("folder", root, limit=0)
     write_pair(root, "odd/1", np.zeros((H, W)), size=(W, H))
-    with pytest.raises(ValueError, match="has 6x9 pixels, its picture 9x6"):
+    with pytest.raises(ValueError, match=r"is 6×9 pixels \(H×W\), but its image .* is 9×6"):
         open_dataset("folder", root, "odd").load_truth("odd/1")
     Image.new("RGB", (W, H)).save(root / "images" / "val" / "1.jpg")
     with pytest.raises(ValueError, match="rename one"):
@@ -86,3 +86,13 @@ def test_coco_stuff_27(tmp_path):
     assert (labels[1:] == found.ignore).all()
     numbers = sorted(n for group in COCO_STUFF_27.values() for n in group)
     assert numbers == list(range(182))
+
+
+def test_more_labels_than_a_map_holds_are_refused(root):
+    for count in (255, 256):
+        names = "".join(f"name {n}\n" for n in range(count))
+        (root / "classes.txt").write_text(names, encoding="utf-8")
+        if count == 255:
+            assert len(open_dataset("folder", root).labels) == 255
+    with pytest.raises(ValueError, match="names 256 labels, expected at most 255"):
+        open_dataset("folder", root)

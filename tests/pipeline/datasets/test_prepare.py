@@ -47,6 +47,17 @@ def test_converted_and_compared(name, target, numbers, tmp_path):
         prepare(name, root)
 
 
+def test_prepared_maps_alone_need_no_raw_ones(tmp_path):
+    root = write(tmp_path, *PREPARED["coco_stuff"][:3])
+    assert prepare("coco_stuff", root).problems == ["1 images, published are 5,000"]
+
+
+def test_pictures_where_the_download_has_them(tmp_path):
+    root = write(tmp_path, f"val2017/{COCO}.jpg", *RAW["coco_stuff"][:2])
+    assert any(": 1 written, 0 agree" in note for note in prepare("coco_stuff", root).notes)
+    assert (root / f"stuffthingmaps/val2017/{COCO}_labelTrainIds.png").is_file()
+
+
 def test_context_from_matlab(tmp_path):
     label = PREPARED["context60"][1]
     root = write(tmp_path, *PREPARED["context60"][:3])
