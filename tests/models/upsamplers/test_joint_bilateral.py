@@ -8,6 +8,7 @@ import torch
 from models.strips import assemble
 from models.upsamplers import joint_bilateral
 from models.upsamplers.joint_bilateral import joint_bilateral_strips
+from models.upsamplers.registry import UPSAMPLERS
 
 
 def upsample(values: torch.Tensor, guide: torch.Tensor, **settings: float) -> torch.Tensor:
@@ -35,6 +36,13 @@ def by_definition(values, guide, radius, sigma_space, sigma_colour) -> torch.Ten
                     total += weight
             output[:, y, x] /= total
     return output
+
+
+def test_the_wide_one_has_another_deviation():
+    values, guide = torch.rand(1, 2, 3, 4), torch.rand(1, 3, 9, 20)
+    found = UPSAMPLERS["jbu_wide"].make(None, "", torch.float32).upsample(values, guide, (9, 20))
+    assert torch.equal(found, upsample(values, guide, SIGMA_SPACE=0.75))
+    assert not torch.equal(found, upsample(values, guide))
 
 
 @pytest.mark.parametrize("tile", [(32, 64), (3, 4)])
