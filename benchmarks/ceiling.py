@@ -194,12 +194,10 @@ def open_pictures(
 
 
 def _rendered(limit: int | None) -> tuple[Sequence[Callable[[], Picture]], int]:
-    from benchmarks.voc import SCENES, SCENES_SEED
+    from benchmarks.segmentation import SCENES, rendered_root
     from pipeline.datasets import open_dataset
-    from pipeline.datasets.rendered_voc import render_voc
 
-    root = ROOT / "outputs" / "cache" / f"rendered_voc_{SCENES}_{SCENES_SEED}"
-    render_voc(root, images=SCENES, seed=SCENES_SEED)
+    root = rendered_root("voc21", SCENES)
     dataset = open_dataset("voc21", root, "val", limit)
 
     def read(name: str) -> Picture:

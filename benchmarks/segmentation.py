@@ -171,7 +171,7 @@ def _run_one(args: argparse.Namespace) -> int:
     protocol, split = get_protocol(args.protocol or usual), args.split or row.split
     config = config_from_args(args)
     with join_ranks(args.device) as ranks:
-        root = args.root or _rendered(args.dataset, args.scenes, ranks)
+        root = args.root or rendered_root(args.dataset, args.scenes, ranks)
         dataset = open_dataset(args.dataset, root, split, args.limit)
         protocol = scoring_protocol(protocol, dataset.labels)
         output = args.output or _output(args, f"{protocol.name}_{Path(split).stem}")
@@ -224,7 +224,7 @@ def _run_suite(args: argparse.Namespace) -> int:
         roots: dict[str, Path] = {}
         if is_rendered:
             for name in dict.fromkeys(job.dataset for job in jobs):
-                roots[name] = _rendered(name, args.scenes, ranks)
+                roots[name] = rendered_root(name, args.scenes, ranks)
 
         def open_data(name: str) -> tuple[Dataset, dict]:
             root = roots.get(name) or find_root(name, args.root)
@@ -255,13 +255,14 @@ def _run_suite(args: argparse.Namespace) -> int:
     return 1 if any(cell.failed for cell in cells) else 0
 
 
-def _rendered(name: str, scenes: int, ranks: Ranks) -> Path:
+def rendered_root(name: str, scenes: int, ranks: Ranks | None = None) -> Path:
     """The folder of rendered scenes that stand in for a data set; made if missing."""
     kind = DATASETS[name].render.rpartition(":render_")[2]  # two data sets may share scenes
     root = ROOT / "outputs" / "cache" / f"rendered_{kind}_{scenes}_{SCENES_SEED}"
-    if ranks.rank == 0:
+    if ranks is None or ranks.rank == 0:
         render_dataset(name, root, images=scenes, seed=SCENES_SEED)
-    ranks.barrier()
+    if ranks is not None:
+        ranks.barrier()
     return root
 
 

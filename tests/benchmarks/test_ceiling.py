@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import ceiling
+from benchmarks import ceiling, segmentation
 
 
 def write_pictures(folder, count: int = 2, size: tuple[int, int] = (24, 32)) -> list[str]:
@@ -50,6 +50,16 @@ def test_a_run_on_pictures_of_ones_own(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == data["strides"]
     text = (output / "report.md").read_text()
     assert "## Stride 4" in text and "stride 8, none: mIoU -" in text
+
+
+def test_without_pictures_scenes_are_rendered(tmp_path, monkeypatch):
+    monkeypatch.setattr(segmentation, "ROOT", tmp_path)
+    monkeypatch.setattr(segmentation, "SCENES", 2)
+    argv = ["--limit", "1", "--stride", "32", "--upsamplers", "bilinear", "--resamples", "10"]
+    assert ceiling.main([*argv, "--output", str(tmp_path / "out")]) == 0
+    data = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert data["settings"]["images"] == "rendered scenes" and data["settings"]["number"] == 1
+    assert 20 < data["upsamplers"]["bilinear"]["mIoU"] < 100
 
 
 def test_segments_are_scored_image_by_image(tmp_path):
