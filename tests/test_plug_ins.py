@@ -32,6 +32,7 @@ from .plug_ins import NAMES, Sharpener
 
 SIZE = (60, 101)
 WORDS = ["cat", "dog", "tree"]
+USERS = {"proxy_upsampler": "+corr+proxy_scale=2", "region_similarity": "+corr+regions=proxy"}
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
 
@@ -158,6 +159,11 @@ def test_a_setting_is_a_field():
             text_typed = "float" not in str(field.type)
             value = (*field.metadata["choices"], "sam2" if text_typed else 0.5)[0]
         typed = {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
-        loftup = parse_arm(f"loftup+sam2+{field.name}={typed}")
+        user = ""  # what makes use of the setting, where the default method does not
+        if field.name in PipelineConfig().unused():
+            with pytest.raises(ValueError, match=f"does not use {field.name}"):
+                parse_arm(f"loftup+sam2+{field.name}={typed}")
+            user = USERS.get(field.name, "+corr")
+        loftup = parse_arm(f"loftup+sam2{user}+{field.name}={typed}")
         assert loftup.changes[field.name] == value
         assert (field.name in loftup.dense_changes) == (field.name in DENSE_FIELDS)
