@@ -301,7 +301,7 @@ def test_bad_input(noise, random_segmenter, tmp_path):
         "segmentor must be an SCLIPSegmentor (or a subclass) or a Segmenter, got str"
     )
     with pytest.raises(
-        ValueError, match="does not name the classes of this data set; valid: sclip-voc21, sc"
+        ValueError, match="does not name the classes of this data set; valid: sclip-voc21, -voc20"
     ):
         evaluate_on_pascal_voc(random_segmenter, noise.root, protocol="open")
     with pytest.raises(FileNotFoundError, match="VOC folder not found"):

@@ -33,6 +33,7 @@ BASES = {
     "bilinear": {"upsampler": "bilinear", "upsampled": None},
     "bicubic": {"upsampler": "bicubic", "upsampled": None},
     "jbu": {"upsampler": "jbu", "upsampled": None},
+    "jbu_wide": {"upsampler": "jbu_wide", "upsampled": None},
     "guided": {"upsampler": "guided", "upsampled": None},
     "anyup": {"upsampler": "anyup", "upsampled": None},
     "segments": {"upsampler": "segments", "upsampled": None},
